@@ -1,0 +1,127 @@
+package events
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// HeaderSignature carries, on a task message, the proof that the engine wrote
+// it: "<index>.<size>.<signature>.<path>" with base64 parts, path elements
+// separated by ','.
+const HeaderSignature = "Penstock-Signature"
+
+// SignGroup signs the bodies of a group of messages with one signature, over
+// the root of the Merkle tree of the bodies. It gives the value of
+// HeaderSignature for each body. Signing costs the same for one as for many.
+func SignGroup(key ed25519.PrivateKey, bodies [][]byte) []string {
+	level := make([][32]byte, len(bodies))
+	for i, b := range bodies {
+		level[i] = leafHash(b)
+	}
+	paths := make([][]string, len(bodies))
+	at := make([]int, len(bodies)) // where each body's subtree stands in the level
+	for i := range at {
+		at[i] = i
+	}
+	for len(level) > 1 {
+		next := make([][32]byte, 0, (len(level)+1)/2)
+		for i := 0; i < len(level); i += 2 {
+			if i+1 == len(level) {
+				next = append(next, level[i])
+			} else {
+				next = append(next, nodeHash(level[i], level[i+1]))
+			}
+		}
+		for b := range bodies {
+			if sibling := at[b] ^ 1; sibling < len(level) {
+				paths[b] = append(paths[b], encode64(level[sibling][:]))
+			}
+			at[b] /= 2
+		}
+		level = next
+	}
+	if len(level) == 0 {
+		return nil
+	}
+	sig := encode64(ed25519.Sign(key, rootMessage(level[0], len(bodies))))
+	out := make([]string, len(bodies))
+	for i := range bodies {
+		out[i] = fmt.Sprintf("%d.%d.%s.%s", i, len(bodies), sig, strings.Join(paths[i], ","))
+	}
+	return out
+}
+
+// VerifySigned reports whether one of keys signed body, by the value of its
+// HeaderSignature. More than one key is for the time in which keys change.
+func VerifySigned(keys []ed25519.PublicKey, body []byte, header string) error {
+	parts := strings.SplitN(header, ".", 4)
+	if len(parts) != 4 {
+		return errors.New("the message carries no signature of the engine")
+	}
+	index, err1 := strconv.Atoi(parts[0])
+	size, err2 := strconv.Atoi(parts[1])
+	sig, err3 := base64.RawStdEncoding.DecodeString(parts[2])
+	if err := errors.Join(err1, err2, err3); err != nil || index < 0 || index >= size {
+		return errors.New("the signature header is malformed")
+	}
+	root, err := rootOf(leafHash(body), index, size, parts[3])
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if ed25519.Verify(k, rootMessage(root, size), sig) {
+			return nil
+		}
+	}
+	return errors.New("the signature is not the engine's")
+}
+
+// rootOf folds the path of the leaf at index up to the root of a tree of size leaves.
+func rootOf(h [32]byte, index, size int, path string) ([32]byte, error) {
+	bad := errors.New("the signature's path does not fit its tree")
+	var siblings []string
+	if path != "" {
+		siblings = strings.Split(path, ",")
+	}
+	for size > 1 {
+		if index^1 < size {
+			if len(siblings) == 0 {
+				return h, bad
+			}
+			p, err := base64.RawStdEncoding.DecodeString(siblings[0])
+			if err != nil || len(p) != len(h) {
+				return h, bad
+			}
+			siblings = siblings[1:]
+			if index%2 == 0 {
+				h = nodeHash(h, [32]byte(p))
+			} else {
+				h = nodeHash([32]byte(p), h)
+			}
+		}
+		index, size = index/2, (size+1)/2
+	}
+	if len(siblings) > 0 {
+		return h, bad
+	}
+	return h, nil
+}
+
+func encode64(p []byte) string { return base64.RawStdEncoding.EncodeToString(p) }
+
+// The prefixes keep a leaf from passing as a node and a root from passing as
+// anything else that the same key may sign one day.
+func leafHash(b []byte) [32]byte { return sha256.Sum256(append([]byte{0}, b...)) }
+
+func nodeHash(l, r [32]byte) [32]byte {
+	return sha256.Sum256(append(append([]byte{1}, l[:]...), r[:]...))
+}
+
+func rootMessage(root [32]byte, size int) []byte {
+	return fmt.Appendf(nil, "penstock task group\n%d\n%x\n", size, root)
+}
