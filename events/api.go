@@ -1,0 +1,326 @@
+package events
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Verbs of the engine's API. A person, bot or program sends a JSON request to
+// UserSubject(uid, verb) and gets an Answer whose Result has the type that is
+// named here. The HTTP API offers the same.
+const (
+	VerbStart       = "run.start"        // StartRun → RunView
+	VerbList        = "run.list"         // ListRuns → RunList
+	VerbGet         = "run.get"          // GetRun → RunView
+	VerbWhy         = "run.why"          // GetRun → WhyView
+	VerbDecide      = "run.decide"       // Decide → nothing
+	VerbCancel      = "run.cancel"       // CancelRun → nothing
+	VerbRecords     = "run.records"      // GetRun → Records
+	VerbVerify      = "run.verify"       // GetRun → Verification
+	VerbOutput      = "run.output"       // ReadOutput → Output
+	VerbEvents      = "event.list"       // ReadEvents → EventPage
+	VerbPublish     = "event.publish"    // Event in structured JSON → nothing
+	VerbApply       = "definition.apply" // Apply → Applied
+	VerbDefinitions = "definition.list"  // nothing → Definitions
+	VerbServer      = "server.info"      // nothing → ServerInfo
+	VerbAuthAdd     = "auth.add"         // AddPrincipal → a bus credential; administrators
+	VerbAuthList    = "auth.list"        // nothing → Principals; administrators
+	VerbAuthRevoke  = "auth.revoke"      // RevokePrincipal → nothing; administrators
+)
+
+// Verbs of workers, on WorkerSubject.
+const (
+	VerbAttemptStart     = "attempt.start"     // StartRequest
+	VerbAttemptHeartbeat = "attempt.heartbeat" // HeartbeatRequest
+	VerbAttemptFinish    = "attempt.finish"    // FinishRequest
+	VerbWorkerHello      = "worker.hello"      // Hello: says which kinds it serves; answered with ServerInfo
+)
+
+// Codes of an Answer that refuses or fails.
+const (
+	CodeInvalid  = "invalid"   // the request makes no sense as it stands
+	CodeNotFound = "not_found" // no such run, workflow, state
+	CodeConflict = "conflict"  // finished, decided already, changed since it was shown
+	CodeDenied   = "denied"    // not allowed to this principal
+	CodeFull     = "full"      // the store takes no more; nothing was stored
+	CodeInternal = "internal"  // logged at the engine
+)
+
+// Decisions on an approval.
+const (
+	Approve = "approved"
+	Reject  = "rejected"
+)
+
+// StartRun starts a run. ID is chosen by the caller; a repeat with the same
+// ID is the same start.
+type StartRun struct {
+	ID       string         `json:"id" validate:"required,max=100"`
+	Workflow string         `json:"workflow" validate:"required"`
+	Inputs   map[string]any `json:"inputs,omitempty"`
+}
+
+// GetRun names a run, by its id or a prefix of it that fits one run only.
+type GetRun struct {
+	Run string `json:"run"`
+	At  int64  `json:"at,omitempty"`
+}
+
+// ListRuns selects runs, newest first.
+type ListRuns struct {
+	Workflow string `json:"workflow,omitempty"`
+	Status   string `json:"status,omitempty"` // "running", "waiting", "done", or an outcome
+	Limit    int    `json:"limit,omitempty"`  // 50 when 0, at most 1000
+	Cursor   string `json:"cursor,omitempty"` // from the page before
+}
+
+// RunList is a page of runs.
+type RunList struct {
+	Runs []RunView `json:"runs"`
+	Next string    `json:"next,omitempty"`
+}
+
+// RunView is a run as people see it.
+type RunView struct {
+	ID          string     `json:"id"`
+	Workflow    string     `json:"workflow"`
+	Definition  string     `json:"definition"` // digest of the workflow it runs
+	Title       string     `json:"title"`
+	Status      string     `json:"status"`            // "running", "waiting" (for people) or "done"
+	Outcome     string     `json:"outcome,omitempty"` // of a done run
+	State       string     `json:"state"`             // where it is, or ended
+	RequestedBy string     `json:"requestedBy"`
+	Authors     []string   `json:"authors,omitempty"`
+	StartedAt   time.Time  `json:"startedAt"`
+	EndedAt     *time.Time `json:"endedAt,omitempty"`
+	Records     int64      `json:"records"` // number of its records
+	Cause       *Cause     `json:"cause,omitempty"`
+	// The following stand in an answer to run.get only.
+	Inputs  map[string]any `json:"inputs,omitempty"`
+	Path    []Step         `json:"path,omitempty"`
+	Tasks   []TaskView     `json:"tasks,omitempty"`   // of the state it is in
+	Waiting []WaitReason   `json:"waiting,omitempty"` // what it waits for
+}
+
+// Step is one visit of a state.
+type Step struct {
+	State     string         `json:"state"`
+	Visit     int            `json:"visit"`
+	Outcome   string         `json:"outcome,omitempty"`
+	EnteredAt time.Time      `json:"enteredAt"`
+	LeftAt    *time.Time     `json:"leftAt,omitempty"`
+	Outputs   map[string]any `json:"outputs,omitempty"`
+	Error     *TaskError     `json:"error,omitempty"`
+}
+
+// TaskView is a task of a run.
+type TaskView struct {
+	ID        string     `json:"id"`
+	State     string     `json:"state"`
+	Kind      string     `json:"kind"`
+	Attempt   int        `json:"attempt"`
+	Status    string     `json:"status"` // "locked", "queued", "running", "backoff", "cancelling", "done"
+	Outcome   string     `json:"outcome,omitempty"`
+	Worker    string     `json:"worker,omitempty"`
+	StartedAt *time.Time `json:"startedAt,omitempty"`
+	Progress  string     `json:"progress,omitempty"`
+	Error     *TaskError `json:"error,omitempty"`
+}
+
+// WaitReason is one thing that a run waits for.
+type WaitReason struct {
+	State   string     `json:"state"`
+	What    string     `json:"what"`              // "approval", "task", "worker", "lock", "timer", "held"
+	Summary string     `json:"summary"`           // one sentence
+	Rule    string     `json:"rule,omitempty"`    // the expression, or the quorum in words
+	Missing []string   `json:"missing,omitempty"` // what is still needed
+	Have    []string   `json:"have,omitempty"`    // what is there already
+	Can     []string   `json:"can,omitempty"`     // who could act
+	Cannot  []string   `json:"cannot,omitempty"`  // who could not, with the reason
+	Since   *time.Time `json:"since,omitempty"`
+	Until   *time.Time `json:"until,omitempty"`
+	Content string     `json:"content,omitempty"` // digest that a decision must name
+	Next    []string   `json:"next,omitempty"`    // commands that would help
+}
+
+// WhyView says what a run waits for, or why it ended as it did.
+type WhyView struct {
+	Run     RunView      `json:"run"`
+	Short   string       `json:"short"` // one line
+	Waiting []WaitReason `json:"waiting,omitempty"`
+	Ended   []string     `json:"ended,omitempty"` // for a done run: how it came to its end, in words
+}
+
+// Decide is a decision on an approval.
+type Decide struct {
+	ID       string    `json:"id" validate:"required,max=100"` // chosen by the caller; a repeat is the same decision
+	Run      string    `json:"run" validate:"required"`
+	State    string    `json:"state,omitempty"` // may be empty when one approval is open
+	Decision string    `json:"decision" validate:"required,oneof=approved rejected"`
+	Comment  string    `json:"comment,omitempty" validate:"max=2000"`
+	Content  string    `json:"content,omitempty"` // digest of what was shown; a decision on something else is refused
+	NotAfter time.Time `json:"notAfter,omitzero"` // it must not count after; 15 minutes from now at most
+	Via      string    `json:"via,omitempty"`     // "cli", "http", "slack"
+}
+
+// CancelRun cancels a run.
+type CancelRun struct {
+	ID     string `json:"id" validate:"required,max=100"`
+	Run    string `json:"run" validate:"required"`
+	Reason string `json:"reason,omitempty" validate:"max=2000"`
+}
+
+// Records are the records of a run, oldest first, as stored.
+type Records struct {
+	Records []StoredRecord `json:"records"`
+}
+
+// StoredRecord is a record with its place in the stream.
+type StoredRecord struct {
+	Seq    uint64          `json:"seq"`
+	Hash   string          `json:"hash"`
+	Record json.RawMessage `json:"record"`
+}
+
+// Verification is what an audit of a run found.
+type Verification struct {
+	Run       string   `json:"run"`
+	Records   int      `json:"records"`
+	Decisions int      `json:"decisions"` // rules evaluated again
+	Head      string   `json:"head"`      // hash of the last record
+	OK        bool     `json:"ok"`
+	Problems  []string `json:"problems,omitempty"`
+}
+
+// ReadOutput asks for output of a run's tasks.
+type ReadOutput struct {
+	Run   string `json:"run"`
+	State string `json:"state,omitempty"` // path of a state or branch; empty means all
+	After uint64 `json:"after,omitempty"` // cursor: Output.Next of the answer before
+	Limit int    `json:"limit,omitempty"`
+	Wait  int64  `json:"waitMs,omitempty"` // how long to wait when there is nothing, at most 20000
+}
+
+// Output is a piece of output.
+type Output struct {
+	Chunks []OutputChunk `json:"chunks"`
+	Next   uint64        `json:"next"`
+	// Done says that the run has ended and no more will come.
+	Done bool `json:"done,omitempty"`
+}
+
+// OutputChunk is a Chunk with its task.
+type OutputChunk struct {
+	State string `json:"state"`
+	Task  string `json:"task"`
+	Chunk
+}
+
+// ReadEvents asks for events that were sent, oldest first.
+type ReadEvents struct {
+	After uint64   `json:"after,omitempty"` // cursor
+	Run   string   `json:"run,omitempty"`
+	Types []string `json:"types,omitempty"` // full types or short ones; a final * matches any rest
+	Limit int      `json:"limit,omitempty"`
+	Wait  int64    `json:"waitMs,omitempty"`
+}
+
+// EventPage is a page of events.
+type EventPage struct {
+	Events []Event `json:"events"`
+	Next   uint64  `json:"next"`
+}
+
+// Apply puts definitions in force.
+type Apply struct {
+	ID     string       `json:"id" validate:"required,max=100"`
+	Files  []SourceFile `json:"files" validate:"required,min=1"`
+	DryRun bool         `json:"dryRun,omitempty"`
+}
+
+// SourceFile is a file of definitions.
+type SourceFile struct {
+	Name    string `json:"name"`
+	Content string `json:"content"`
+}
+
+// Applied says what came of an Apply. With problems that are not warnings
+// nothing of the bad documents is in force; the good ones are.
+type Applied struct {
+	Definitions []Definition      `json:"definitions"`
+	Problems    []json.RawMessage `json:"problems,omitempty"` // of workflows.Problem
+	Text        string            `json:"text,omitempty"`     // the problems for people
+}
+
+// Definition is a document in force.
+type Definition struct {
+	Kind   string `json:"kind"`
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+	Change string `json:"change,omitempty"` // of an Apply: "created", "changed", "unchanged", "refused"
+	File   string `json:"file,omitempty"`
+}
+
+// Definitions lists what is in force.
+type Definitions struct {
+	Catalog     string       `json:"catalog"` // digest
+	Definitions []Definition `json:"definitions"`
+}
+
+// ServerInfo tells what the engine is.
+type ServerInfo struct {
+	Version   string       `json:"version"`
+	Instance  string       `json:"instance"`
+	StartedAt time.Time    `json:"startedAt"`
+	HTTP      string       `json:"http,omitempty"`
+	NATS      string       `json:"nats,omitempty"`
+	Data      string       `json:"data,omitempty"`
+	Runs      int          `json:"runs"`
+	Waiting   int          `json:"waiting"`
+	Workers   []WorkerInfo `json:"workers,omitempty"`
+	TaskKeys  []string     `json:"taskKeys,omitempty"` // base64 ed25519 keys that sign tasks
+}
+
+// Hello is what a worker says of itself, when it starts and every 10 s.
+type Hello struct {
+	Worker  string   `json:"worker"`
+	Kinds   []string `json:"kinds"`
+	Host    string   `json:"host,omitempty"`
+	Version string   `json:"version,omitempty"`
+	Busy    int      `json:"busy"`
+	Slots   int      `json:"slots"`
+	Bye     bool     `json:"bye,omitempty"`
+}
+
+// WorkerInfo is a live worker.
+type WorkerInfo struct {
+	Hello
+	Pool   string    `json:"pool"`
+	SeenAt time.Time `json:"seenAt"`
+}
+
+// AddPrincipal makes a credential.
+type AddPrincipal struct {
+	Kind string `json:"kind" validate:"required,oneof=user worker publisher admin"`
+	Name string `json:"name" validate:"required,max=100"`
+	Pool string `json:"pool,omitempty"` // of a worker
+}
+
+// RevokePrincipal makes a credential useless.
+type RevokePrincipal struct {
+	Kind string `json:"kind" validate:"required,oneof=user worker publisher admin"`
+	Name string `json:"name" validate:"required"`
+}
+
+// Principals lists credentials, never their secrets.
+type Principals struct {
+	Principals []Principal `json:"principals"`
+}
+
+// Principal is somebody whom the server knows.
+type Principal struct {
+	Kind      string    `json:"kind"` // "user", "worker", "publisher", "admin"
+	Name      string    `json:"name"`
+	Pool      string    `json:"pool,omitempty"`
+	CreatedAt time.Time `json:"createdAt"`
+}

@@ -1,0 +1,130 @@
+package events
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+)
+
+// TypePrefix begins the type of every event that Penstock emits; the type
+// ends in ".v1". Types are stable: fields of their data are added, never
+// renamed, and what cannot be said so becomes ".v2" beside it.
+const TypePrefix = "dev.penstock."
+
+// Types of the events that Penstock emits. Their data is a Happening, with
+// the fields that each comment names beside Run, Workflow, Title and Record.
+const (
+	RunStarted  = "dev.penstock.run.started.v1"  // Inputs, RequestedBy, Cause
+	RunFinished = "dev.penstock.run.finished.v1" // Outcome, State, DurationMs, Error
+	RunHeld     = "dev.penstock.run.held.v1"     // State, Reason: a rule that decides where to go could not be evaluated
+	RunAuthors  = "dev.penstock.run.authors.v1"  // Authors: who wrote the change, as far as known
+
+	StateEntered = "dev.penstock.state.entered.v1" // State, Visit
+	StateLeft    = "dev.penstock.state.left.v1"    // State, Visit, Outcome, To, Outputs, Error
+
+	TaskQueued   = "dev.penstock.task.queued.v1"   // State, Kind, Attempt
+	TaskStarted  = "dev.penstock.task.started.v1"  // State, Kind, Attempt, Worker
+	TaskFinished = "dev.penstock.task.finished.v1" // State, Kind, Attempt, Outcome, Outputs, Error, DurationMs
+	TaskRetrying = "dev.penstock.task.retrying.v1" // State, Kind, Attempt (the next one), Error, At
+	TaskRefused  = "dev.penstock.task.refused.v1"  // State, Reason: a report about an attempt that is not current
+
+	GateEvaluated = "dev.penstock.gate.evaluated.v1" // State, Outcome, Reasons, Warnings
+
+	ApprovalRequested = "dev.penstock.approval.requested.v1" // State, Environments, Missing, Content, Deadline
+	ApprovalDecided   = "dev.penstock.approval.decided.v1"   // State, By, Roles, Decision, Comment, Missing
+	ApprovalRefused   = "dev.penstock.approval.refused.v1"   // State, By, Decision, Reason: it does not count
+	ApprovalClosed    = "dev.penstock.approval.closed.v1"    // State, Outcome
+
+	CommandRefused = "dev.penstock.command.refused.v1" // By, Reason: a cancel or other command that was not allowed
+
+	EnvironmentGranted  = "dev.penstock.environment.granted.v1"  // Environment, Grant, State
+	EnvironmentQueued   = "dev.penstock.environment.queued.v1"   // Environment, Reason
+	EnvironmentDeployed = "dev.penstock.environment.deployed.v1" // Environment, Grant, Artifact, URL
+	EnvironmentReleased = "dev.penstock.environment.released.v1" // Environment, Grant
+
+	EventMatched = "dev.penstock.event.matched.v1" // Cause, Runs, Reasons
+	EventIgnored = "dev.penstock.event.ignored.v1" // Cause, Reasons: why nothing matched
+	EventRefused = "dev.penstock.event.refused.v1" // Cause, Reasons: not an event, or a trigger's rule or inputs failed
+
+	DefinitionApplied = "dev.penstock.definition.applied.v1" // Definitions
+	DefinitionRefused = "dev.penstock.definition.refused.v1" // Reasons: one line for each problem
+
+	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content
+	NotificationFailed = "dev.penstock.notification.failed.v1" // Channel, Error
+)
+
+// Types lists every type above, in the order of the documentation.
+func Types() []string {
+	return []string{RunStarted, RunFinished, RunHeld, RunAuthors, StateEntered, StateLeft, TaskQueued, TaskStarted, TaskFinished,
+		TaskRetrying, TaskRefused, GateEvaluated, ApprovalRequested, ApprovalDecided, ApprovalRefused, ApprovalClosed,
+		CommandRefused, EnvironmentGranted, EnvironmentQueued, EnvironmentDeployed, EnvironmentReleased, EventMatched,
+		EventIgnored, EventRefused, DefinitionApplied, DefinitionRefused, Notification, NotificationFailed}
+}
+
+// ShortType is a type without prefix and version: "run.started".
+func ShortType(typ string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(typ, TypePrefix), ".v1")
+}
+
+// Happening is the data of every event that Penstock emits. Which fields are
+// set is said at the types.
+type Happening struct {
+	Run      string `json:"run,omitempty"`
+	Workflow string `json:"workflow,omitempty"`
+	Title    string `json:"title,omitempty"`
+	Record   int64  `json:"record,omitempty"` // version of the run's record that this stands in
+	State    string `json:"state,omitempty"`  // path: "verify.test" for a branch
+	Visit    int    `json:"visit,omitempty"`
+	To       string `json:"to,omitempty"`
+	Outcome  string `json:"outcome,omitempty"`
+
+	Kind       string         `json:"kind,omitempty"`
+	Attempt    int            `json:"attempt,omitempty"`
+	Worker     string         `json:"worker,omitempty"`
+	Inputs     map[string]any `json:"inputs,omitempty"`
+	Outputs    map[string]any `json:"outputs,omitempty"`
+	Error      *TaskError     `json:"error,omitempty"`
+	DurationMs int64          `json:"durationMs,omitempty"`
+	At         *time.Time     `json:"at,omitempty"` // when it will be
+
+	RequestedBy string     `json:"requestedBy,omitempty"` // a user, or "event:<source>"
+	Authors     []string   `json:"authors,omitempty"`
+	By          string     `json:"by,omitempty"`
+	Roles       []string   `json:"roles,omitempty"`
+	Decision    string     `json:"decision,omitempty"`
+	Comment     string     `json:"comment,omitempty"`
+	Reason      string     `json:"reason,omitempty"`
+	Reasons     []string   `json:"reasons,omitempty"`
+	Warnings    []string   `json:"warnings,omitempty"`
+	Missing     []string   `json:"missing,omitempty"` // what an approval still needs, in words
+	Content     string     `json:"content,omitempty"` // digest of what an approval is bound to; send it with the decision
+	Deadline    *time.Time `json:"deadline,omitempty"`
+
+	Environment  string   `json:"environment,omitempty"`
+	Environments []string `json:"environments,omitempty"`
+	Grant        int64    `json:"grant,omitempty"`
+	Artifact     string   `json:"artifact,omitempty"`
+	URL          string   `json:"url,omitempty"`
+
+	Cause       *Cause   `json:"cause,omitempty"`
+	Runs        []string `json:"runs,omitempty"`
+	Definitions []string `json:"definitions,omitempty"` // "Workflow/checkout-release sha256:…"
+	Channel     string   `json:"channel,omitempty"`
+	Text        string   `json:"text,omitempty"`
+}
+
+// Cause names the event that something goes back to.
+type Cause struct {
+	ID     string `json:"id"`
+	Source string `json:"source"`
+	Type   string `json:"type"`
+}
+
+// DecodeHappening reads the data of an event that Penstock emitted.
+func DecodeHappening(e *Event) (*Happening, error) {
+	var h Happening
+	if err := json.Unmarshal(e.Data, &h); err != nil {
+		return nil, err
+	}
+	return &h, nil
+}
