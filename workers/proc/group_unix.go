@@ -17,7 +17,7 @@ func terminate(group int) { syscall.Kill(-group, syscall.SIGTERM) }
 
 func kill(group int) { syscall.Kill(-group, syscall.SIGKILL) }
 
-// alive reports whether the group has a member. It reaps those that have
+// alive reports whether the group has a running member. It reaps those that have
 // ended and became our children because their own parent died, which happens
 // where the worker is process 1 of a container: nobody else would.
 func alive(group int) bool {
@@ -27,7 +27,7 @@ func alive(group int) bool {
 			break
 		}
 	}
-	return syscall.Kill(-group, 0) != syscall.ESRCH
+	return syscall.Kill(-group, 0) != syscall.ESRCH && running(group)
 }
 
 func signalName(s *os.ProcessState) string {
