@@ -223,9 +223,12 @@ type ReadEvents struct {
 	Types []string `json:"types,omitempty"` // full types or short ones; a final * matches any rest
 	Limit int      `json:"limit,omitempty"`
 	Wait  int64    `json:"waitMs,omitempty"`
+	// End asks for no events, only for Next: the cursor of the newest event.
+	End bool `json:"end,omitempty"`
 }
 
-// EventPage is a page of events.
+// EventPage is a page of events. Next is the cursor behind the page: it moves
+// on over events that were not asked for, and is After when nothing came after.
 type EventPage struct {
 	Events []Event `json:"events"`
 	Next   uint64  `json:"next"`

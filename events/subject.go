@@ -117,7 +117,10 @@ func TaskSubject(pool, kind string, vp int) string {
 
 // TaskConsumer is the name of the durable consumer that a pool's workers of
 // one kind share.
-func TaskConsumer(pool, kind string) string { return Token(pool) + "-" + Token(kind) }
+// The pool's own '-' is escaped, so that no two pairs have one name.
+func TaskConsumer(pool, kind string) string {
+	return strings.ReplaceAll(Token(pool), "-", "=2D") + "-" + Token(kind)
+}
 
 // OutputSubject is the subject of the output of one attempt of a task.
 // state is the path of the state, for example "verify.test".

@@ -44,8 +44,8 @@ func ReadCredential(path string) (*Credential, error) {
 	if err := json.Unmarshal(p, &c); err != nil {
 		return nil, fmt.Errorf("credential %s: not JSON: %w", path, err)
 	}
-	if c.URL == "" {
-		return nil, fmt.Errorf("credential %s: it names no url", path)
+	if c.URL == "" && c.HTTP == "" {
+		return nil, fmt.Errorf("credential %s: it names neither a url of the bus nor a penstock_http one", path)
 	}
 	return &c, nil
 }
