@@ -47,3 +47,16 @@ func TestOutputIsCaptured(t *testing.T) {
 		t.Errorf("stdout %q, stderr %q", out, err)
 	}
 }
+
+func TestARepositoryHasWhatWasCommitted(t *testing.T) {
+	r := workertest.NewRepo(t)
+	first := r.Commit("first", map[string]string{"a.txt": "1", "dir/b.txt": "2"})
+	r.Author = "Ben <ben@acme.example>"
+	second := r.Commit("second", map[string]string{"a.txt": "-"})
+	if got, want := r.Git("log", "--format=%H %ae %s"), second+" ben@acme.example second\n"+first+" ana@acme.example first"; got != want {
+		t.Errorf("history is\n%s\nwant\n%s", got, want)
+	}
+	if got := r.Git("ls-tree", "-r", "--name-only", second); got != "dir/b.txt" {
+		t.Errorf("files are %q", got)
+	}
+}
