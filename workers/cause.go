@@ -21,6 +21,8 @@ func Interrupted(ctx context.Context) events.Result {
 	switch {
 	case errors.Is(cause, ErrTimeout):
 		return events.Result{Outcome: events.TimedOut, Error: &events.TaskError{Code: events.CodeTimeout, Message: cause.Error()}}
+	case errors.Is(cause, ErrStale):
+		return events.Result{Outcome: events.Cancelled, Error: &events.TaskError{Code: "given_up", Message: cause.Error()}}
 	case errors.Is(cause, ErrStopping):
 		return Fail("worker_stopped", cause.Error(), true)
 	case cause == nil:
