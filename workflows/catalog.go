@@ -80,13 +80,14 @@ const (
 	ActRunRead     = "run.read"
 	ActApply       = "definitions.apply"
 	ActEventSend   = "event.publish"
+	ActEnvFree     = "environment.free"
 	ActEverything  = "*"
 	AdministratorR = "administrator" // a role that may do everything, held by credentials of administrators
 )
 
 // Actions lists them, for checks and completion.
 func Actions() []string {
-	return []string{ActRunStart, ActRunApprove, ActRunCancel, ActRunRead, ActApply, ActEventSend, ActEverything}
+	return []string{ActRunStart, ActRunApprove, ActRunCancel, ActRunRead, ActApply, ActEventSend, ActEnvFree, ActEverything}
 }
 
 // Channel is where notifications go.

@@ -1,0 +1,173 @@
+// Package env holds the other aggregates beside the run, as pure as it: the
+// environment with its lock, and the incoming event with what it started.
+//
+// An environment is given to one run at a time, in the order in which runs
+// asked, each time with a number that only grows: the fence that targets
+// compare. A grant that its run does not take goes to the next. What a run
+// says it deployed is remembered. A run that ended without knowing what it
+// left there keeps the lock until a person frees it.
+//
+// An event is recorded once, by source and id, with the definitions that were
+// looked at, the runs that it starts, or why it starts none.
+package env
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// Transition is what a step decided; see run.Transition. State is *Environment
+// or *Event.
+type Transition struct {
+	Record    bool
+	Answer    record.Answer
+	Decisions []record.Decision
+	Events    []record.Emitted
+	State     any
+}
+
+// Environment is the state of an environment.
+type Environment struct {
+	Name     string             `json:"name"`
+	Now      int64              `json:"t"`
+	Last     int64              `json:"last"` // number of the newest grant
+	Holder   *Holder            `json:"holder,omitempty"`
+	Queue    []Holder           `json:"queue,omitempty"` // first in, first out
+	Deployed *record.Deployment `json:"deployed,omitempty"`
+	Outbox   []record.Send      `json:"outbox,omitempty"`
+	Sent     int64              `json:"sent,omitempty"`
+}
+
+// Holder is a run that has the environment, or waits for it.
+type Holder struct {
+	Run   string `json:"run"`
+	State string `json:"state,omitempty"`
+	Grant int64  `json:"grant,omitempty"`
+	Since int64  `json:"since"` // milliseconds
+}
+
+// LoadEnvironment reads a state from a record.
+func LoadEnvironment(p []byte) (*Environment, error) {
+	var e Environment
+	return &e, json.Unmarshal(p, &e)
+}
+
+// StepEnvironment decides what an input does to an environment; prev is nil
+// for one that nobody has asked for yet. name is its name.
+func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v int64, in record.Input, now int64) Transition {
+	e := &Environment{Name: name}
+	if prev != nil {
+		e = new(*prev)
+		e.Queue, e.Outbox = slices.Clone(prev.Queue), slices.Clone(prev.Outbox)
+	}
+	e.Now = max(now, e.Now)
+	t := &Transition{Record: true, Answer: record.Answer{Status: events.StatusApplied}, State: e}
+	skip := func(status, code, reason string) {
+		*t = Transition{Answer: record.Answer{Status: status, Code: code, Reason: reason}, State: prev}
+	}
+	switch in.Kind {
+	case record.InEnvRequest:
+		run := in.Request.Run
+		if e.Holder != nil && e.Holder.Run == run || slices.ContainsFunc(e.Queue, func(h Holder) bool { return h.Run == run }) {
+			skip(events.StatusAlready, "", "")
+			break
+		}
+		e.Queue = append(e.Queue, Holder{Run: run, State: in.Request.State, Since: e.Now})
+	case record.InEnvRelease:
+		if !e.release(in.Release, t, v) {
+			skip(events.StatusStale, "", "the run does not hold this environment")
+		}
+	case record.InEnvFree:
+		e.free(cat, in, t, v)
+	case record.InSendAnswer:
+		if !e.answered(in.Sent) {
+			skip(events.StatusAlready, "", "")
+		}
+	default:
+		skip(events.StatusError, events.CodeInvalid, fmt.Sprintf("an environment does not take %q", in.Kind))
+	}
+	if t.Record {
+		e.grantNext()
+	}
+	return *t
+}
+
+// release takes the lock from its holder, or a request out of the queue.
+func (e *Environment) release(r *record.EnvRelease, t *Transition, v int64) bool {
+	if e.Holder == nil || e.Holder.Run != r.Run || e.Holder.Grant != r.Grant {
+		n := len(e.Queue)
+		e.Queue = slices.DeleteFunc(e.Queue, func(h Holder) bool { return h.Run == r.Run && r.Grant == 0 })
+		return len(e.Queue) < n
+	}
+	if r.Deployed != nil {
+		e.Deployed = r.Deployed
+	}
+	e.Holder = nil
+	return true
+}
+
+// free lets a person decide that the holder, which has ended without knowing
+// what it left here, does not hold the environment any more.
+func (e *Environment) free(cat *workflows.Catalog, in record.Input, t *Transition, v int64) {
+	roles := cat.RolesOf(in.By, in.Groups...)
+	if in.Admin {
+		roles = append(roles, workflows.AdministratorR)
+	}
+	refused := func(code, reason string) {
+		t.Answer = record.Answer{Status: events.StatusRefused, Code: code, Reason: reason}
+		t.Events = append(t.Events, record.Emitted{Type: events.CommandRefused,
+			Data: events.Happening{Environment: e.Name, By: in.By, Reason: reason, Record: v}})
+	}
+	switch {
+	case !cat.Allows(roles, workflows.ActEnvFree, ""):
+		refused(events.CodeDenied, in.By+" may not free the environment "+e.Name)
+	case e.Holder == nil:
+		refused(events.CodeConflict, "nobody holds the environment "+e.Name)
+	default:
+		t.Events = append(t.Events, record.Emitted{Type: events.EnvironmentReleased,
+			Data: events.Happening{Environment: e.Name, Grant: e.Holder.Grant, Run: e.Holder.Run, By: in.By, Reason: "freed by hand", Record: v}})
+		e.Holder = nil
+	}
+}
+
+// answered takes a run's answer to its grant: one that does not take it does
+// not hold it.
+func (e *Environment) answered(sent *record.Sent) bool {
+	i := slices.IndexFunc(e.Outbox, func(m record.Send) bool { return m.Input.ID == sent.ID })
+	if i < 0 {
+		return false
+	}
+	m := e.Outbox[i]
+	e.Outbox = slices.Delete(e.Outbox, i, i+1)
+	taken := sent.Status == events.StatusApplied || sent.Status == events.StatusAlready
+	if h := e.Holder; !taken && h != nil && m.Input.Granted != nil && h.Grant == m.Input.Granted.Grant {
+		e.Holder = nil
+	}
+	return true
+}
+
+// grantNext gives a free environment to the run that has waited longest.
+func (e *Environment) grantNext() {
+	if e.Holder != nil || len(e.Queue) == 0 {
+		return
+	}
+	e.Last++
+	e.Holder = new(e.Queue[0])
+	e.Queue = e.Queue[1:]
+	e.Holder.Grant, e.Holder.Since = e.Last, e.Now
+	e.Sent++
+	e.Outbox = append(e.Outbox, record.Send{To: record.Run, ID: e.Holder.Run, Input: record.Input{
+		ID: record.Derive("send", "env", e.Name, e.Sent), Kind: record.InGranted, By: "environment:" + e.Name,
+		Granted: &record.Granted{Environment: e.Name, Grant: e.Last}}})
+}
+
+// Place is where a run stands in the queue, 1 for the next one; 0 when it
+// does not wait.
+func (e *Environment) Place(run string) int {
+	return 1 + slices.IndexFunc(e.Queue, func(h Holder) bool { return h.Run == run })
+}

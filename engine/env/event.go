@@ -1,0 +1,197 @@
+package env
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// Event is the state of an incoming event.
+type Event struct {
+	Cause   events.Cause  `json:"cause"`
+	Now     int64         `json:"t"`
+	Runs    []string      `json:"runs,omitempty"`
+	Reasons []string      `json:"reasons,omitempty"` // what matched, or why not
+	Outbox  []record.Send `json:"outbox,omitempty"`
+}
+
+// LoadEvent reads a state from a record.
+func LoadEvent(p []byte) (*Event, error) {
+	var e Event
+	return &e, json.Unmarshal(p, &e)
+}
+
+// StepEvent decides what an incoming event starts.
+func StepEvent(cat *workflows.Catalog, prev *Event, v int64, in record.Input, now int64) Transition {
+	if in.Kind == record.InSendAnswer && prev != nil {
+		return answeredEvent(prev, v, in.Sent, now)
+	}
+	if in.Kind != record.InEvent {
+		return Transition{Answer: record.Answer{Status: events.StatusError, Code: events.CodeInvalid, Reason: fmt.Sprintf("an event does not take %q", in.Kind)}, State: prev}
+	}
+	if prev != nil {
+		return Transition{Answer: record.Answer{Status: events.StatusAlready}, State: prev}
+	}
+	m := &matcher{cat: cat, e: &Event{Now: now}, v: v}
+	m.t = Transition{Record: true, Answer: record.Answer{Status: events.StatusApplied}, State: m.e}
+	m.match(in, now)
+	return m.t
+}
+
+// matcher looks for the triggers that fit one event.
+type matcher struct {
+	cat     *workflows.Catalog
+	e       *Event
+	v       int64
+	t       Transition
+	refused bool
+}
+
+func (m *matcher) match(in record.Input, now int64) {
+	var ev events.Event
+	if in.Bad != "" {
+		m.e.Reasons = []string{in.Bad}
+		m.emit(events.EventRefused)
+		return
+	}
+	if err := json.Unmarshal(in.Event, &ev); err != nil {
+		m.e.Reasons = []string{"not a CloudEvent: " + err.Error()}
+		m.emit(events.EventRefused)
+		return
+	}
+	m.e.Cause = events.Cause{ID: ev.ID, Source: ev.Source, Type: ev.Type}
+	scope := Scope(&ev, now)
+	for _, name := range slices.Sorted(maps.Keys(m.cat.Workflows)) {
+		wf := m.cat.Workflows[name]
+		for i, trig := range wf.Spec.Triggers {
+			m.try(wf, i, trig, &ev, scope)
+		}
+	}
+	switch {
+	case len(m.e.Runs) > 0:
+		m.emit(events.EventMatched)
+	case m.refused:
+		m.emit(events.EventRefused)
+	default:
+		if len(m.e.Reasons) == 0 {
+			m.e.Reasons = []string{fmt.Sprintf("no workflow has a trigger for events of type %s", ev.Type)}
+		}
+		m.emit(events.EventIgnored)
+	}
+}
+
+// try starts a run when the trigger fits. A rule or an input that cannot be
+// evaluated starts nothing and is told.
+func (m *matcher) try(wf *workflows.Workflow, i int, trig *workflows.Trigger, ev *events.Event, scope map[string]any) {
+	name := wf.Metadata.Name
+	where := fmt.Sprintf("%s, trigger %d (%s)", name, i+1, trig.Event)
+	if !workflows.Match(trig.Event, ev.Type) {
+		return
+	}
+	if trig.When != nil {
+		in := record.Cut(lookup(scope), trig.When.Program.Refs())
+		ok, err := trig.When.Bool(context.Background(), in)
+		d := record.Decision{Rule: fmt.Sprintf("spec.triggers[%d].when", i), Source: trig.When.Source, Of: "Workflow/" + name, Inputs: in.Clone(), Value: ok}
+		if err != nil {
+			d.Value, d.Error = nil, err.Error()
+			m.reject(where + ": its condition cannot be evaluated: " + err.Error())
+		} else if !ok {
+			m.e.Reasons = append(m.e.Reasons, where+": its condition does not hold: "+trig.When.Source)
+		}
+		m.t.Decisions = append(m.t.Decisions, d)
+		if !ok {
+			return
+		}
+	}
+	inputs := triggerInputs(trig, scope)
+	if _, err := run.ReadInputs(wf, inputs, false); err != nil {
+		m.reject(where + ": " + err.Error())
+		return
+	}
+	id := record.Derive("run", ev.Source, ev.ID, name, i)
+	m.e.Runs = append(m.e.Runs, id)
+	m.e.Reasons = append(m.e.Reasons, where+" starts run "+id)
+	m.e.Outbox = append(m.e.Outbox, record.Send{To: record.Run, ID: id, Input: record.Input{
+		ID: record.Derive("send", "event", ev.Source, ev.ID, name, i), Kind: record.InStart, By: "event:" + ev.Source,
+		Start: &record.Start{Run: id, Workflow: name, Inputs: inputs, Cause: &m.e.Cause}}})
+}
+
+// triggerInputs evaluates a trigger's inputs. One that reads what the event
+// does not have is left out, so that its default counts.
+func triggerInputs(trig *workflows.Trigger, scope map[string]any) record.Values {
+	inputs := record.Values{}
+	for _, name := range slices.Sorted(maps.Keys(trig.Inputs)) {
+		d := trig.Inputs[name]
+		v, err := d.Eval(context.Background(), record.Cut(lookup(scope), d.Refs()))
+		if err == nil {
+			inputs[name] = workflows.Normal(v)
+		}
+	}
+	return inputs
+}
+
+func (m *matcher) reject(reason string) {
+	m.refused = true
+	m.e.Reasons = append(m.e.Reasons, reason)
+}
+
+func (m *matcher) emit(typ string) {
+	m.t.Events = append(m.t.Events, record.Emitted{Type: typ, Data: events.Happening{
+		Cause: &m.e.Cause, Runs: m.e.Runs, Reasons: m.e.Reasons, Record: m.v}})
+}
+
+func lookup(scope map[string]any) func(string) (any, bool) {
+	return func(name string) (any, bool) { v, ok := scope[name]; return v, ok }
+}
+
+// Scope is what a trigger's expressions see: the event's attributes and
+// extensions by name, its JSON data as data.
+func Scope(ev *events.Event, now int64) map[string]any {
+	e := map[string]any{"id": ev.ID, "source": ev.Source, "type": ev.Type, "subject": ev.Subject}
+	if !ev.Time.IsZero() {
+		e["time"] = ev.Time
+	}
+	for k, v := range ev.Extensions {
+		e[k] = v
+	}
+	if ev.IsJSON() && len(ev.Data) > 0 {
+		var data any
+		dec := json.NewDecoder(bytes.NewReader(ev.Data))
+		dec.UseNumber()
+		if dec.Decode(&data) == nil {
+			e["data"] = workflows.Normal(data)
+		}
+	} else if len(ev.Data) > 0 {
+		e["data"] = string(ev.Data)
+	}
+	return map[string]any{"event": e, "now": time.UnixMilli(now).UTC()}
+}
+
+// answeredEvent takes the answer of a run that the event started.
+func answeredEvent(prev *Event, v int64, sent *record.Sent, now int64) Transition {
+	i := slices.IndexFunc(prev.Outbox, func(s record.Send) bool { return s.Input.ID == sent.ID })
+	if i < 0 {
+		return Transition{Answer: record.Answer{Status: events.StatusAlready}, State: prev}
+	}
+	e := new(*prev)
+	to := prev.Outbox[i].ID
+	e.Now = max(now, e.Now)
+	e.Outbox = slices.Delete(slices.Clone(prev.Outbox), i, i+1)
+	t := Transition{Record: true, Answer: record.Answer{Status: events.StatusApplied}, State: e}
+	if sent.Status != events.StatusApplied && sent.Status != events.StatusAlready {
+		e.Reasons = append(slices.Clone(e.Reasons), fmt.Sprintf("run %s was not started: %s", to, sent.Reason))
+		e.Runs = slices.DeleteFunc(slices.Clone(e.Runs), func(r string) bool { return r == to })
+		t.Events = append(t.Events, record.Emitted{Type: events.EventRefused, Data: events.Happening{
+			Cause: &e.Cause, Runs: e.Runs, Reasons: e.Reasons, Record: v}})
+	}
+	return t
+}

@@ -1,0 +1,281 @@
+package run
+
+import (
+	"fmt"
+
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+func (x *step) state() *workflows.State { return x.d.Workflow.Spec.States[x.s.At] }
+
+// enter goes into a state and begins what it does.
+func (x *step) enter(name string) {
+	x.moves++
+	x.s.At, x.s.Held = name, nil
+	x.s.Visits[name]++
+	x.s.Visit = x.s.Visits[name]
+	x.s.Tasks = keepDetached(x.s.Tasks)
+	delete(x.s.Values, name) // outputs of an earlier visit are no longer true
+	x.s.Path = append(x.s.Path, Visited{State: name, Visit: x.s.Visit, In: x.now})
+	if len(x.s.Path) > maxPath {
+		x.s.Path = x.s.Path[len(x.s.Path)-maxPath:]
+	}
+	x.emit(events.StateEntered, events.Happening{State: name, Visit: x.s.Visit})
+	st := x.state()
+	switch st.Kind() {
+	case "final":
+		x.finish(st.Final, nil)
+		return
+	case "wait":
+		x.s.WakeAt = x.now + st.Wait.For.D().Milliseconds()
+	case "approval":
+		x.ask(st.Approval.Environments, st.Approval.Expires.D(), false)
+	case "parallel":
+		for _, b := range st.Branches() {
+			x.begin(st.Name+"."+b.Name, b.Activity)
+		}
+	case "deploy":
+		x.begin(st.Name, deployActivity(st))
+	default:
+		x.begin(st.Name, st.Activity)
+	}
+	x.notify()
+}
+
+// deployActivity is the task that a deploy state is.
+func deployActivity(st *workflows.State) workflows.Activity {
+	a := st.Activity
+	a.Task, a.Environment = "deploy", st.Deploy.Environment
+	a.With = map[string]*workflows.Data{}
+	for k, v := range st.Deploy.With {
+		a.With[k] = v
+	}
+	a.With["artifact"] = st.Deploy.Artifact
+	a.With["strategy"] = &workflows.Data{Value: st.Deploy.Strategy}
+	return a
+}
+
+func keepDetached(tasks []*Task) []*Task {
+	var kept []*Task
+	for _, t := range tasks {
+		if t.Detached && t.Status != taskDone {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}
+
+// proceed looks whether the present state is over, and goes on until the run
+// waits for something.
+func (x *step) proceed() {
+	for x.s.Phase == phaseRunning {
+		outcome, err, over := x.outcome()
+		if !over {
+			return
+		}
+		x.leave(outcome, err)
+		if x.s.Held != nil {
+			return
+		}
+	}
+}
+
+// outcome tells whether the present state is over and how it ended.
+func (x *step) outcome() (outcome string, err *events.TaskError, over bool) {
+	if x.s.Held != nil {
+		return x.s.Held.Outcome, x.lastError(), true // the arms are tried again at every input
+	}
+	if x.s.Cancel != nil {
+		return events.Cancelled, nil, x.quiet()
+	}
+	st := x.state()
+	if x.s.Open != nil && x.s.Open.Implicit {
+		x.implicitApproval()
+	}
+	switch st.Kind() {
+	case "wait":
+		return events.Succeeded, nil, x.s.WakeAt == 0
+	case "approval":
+		return x.approvalOutcome()
+	case "parallel":
+		return x.joined(st)
+	}
+	t := x.s.taskAt(st.Name)
+	if t == nil || t.Status != taskDone {
+		return "", nil, false
+	}
+	return t.Outcome, t.Error, true
+}
+
+// quiet reports whether nothing that the state began is still going on.
+func (x *step) quiet() bool {
+	for _, t := range x.s.Tasks {
+		if !t.Detached && t.Status != taskDone {
+			return false
+		}
+	}
+	return true
+}
+
+// lastError is the error of the present visit.
+func (x *step) lastError() *events.TaskError {
+	if n := len(x.s.Path); n > 0 {
+		return x.s.Path[n-1].Error
+	}
+	return nil
+}
+
+// leave takes the first arm that fits. An arm whose condition cannot be
+// evaluated holds the run here; a state without a fitting arm ends the run
+// with its outcome.
+func (x *step) leave(outcome string, err *events.TaskError) {
+	here := &x.s.Path[len(x.s.Path)-1]
+	here.Outcome, here.Error = outcome, err
+	if outcome == events.Cancelled && x.s.Cancel != nil {
+		x.left(outcome, err, "")
+		x.finish(events.Cancelled, nil)
+		return
+	}
+	to, held := x.arm(outcome, err)
+	if held != nil {
+		if x.s.Held == nil || x.s.Held.Reason != held.Error() {
+			x.emit(events.RunHeld, events.Happening{State: x.s.At, Outcome: outcome, Reason: held.Error()})
+		}
+		x.s.Held = &Held{Reason: held.Error(), Outcome: outcome}
+		return
+	}
+	x.s.Held = nil
+	x.left(outcome, err, to)
+	if to == "" {
+		x.finish(runOutcome(outcome), err)
+		return
+	}
+	if x.moves >= maxSteps {
+		x.finish(events.Failed, &events.TaskError{Code: "endless_loop", Message: fmt.Sprintf("%d states were entered without waiting for anything, last %s", maxSteps, x.s.At)})
+		return
+	}
+	x.enter(to)
+}
+
+func (x *step) left(outcome string, err *events.TaskError, to string) {
+	x.s.Path[len(x.s.Path)-1].Out = x.now
+	h := events.Happening{State: x.s.At, Visit: x.s.Visit, Outcome: outcome, To: to, Error: err}
+	if v, ok := x.s.Values[x.s.At].(map[string]any); ok {
+		h.Outputs = v
+	}
+	x.emit(events.StateLeft, h)
+	x.releaseAfter(to)
+}
+
+// runOutcome is the outcome of a run that ends with a state's.
+func runOutcome(outcome string) string {
+	switch outcome {
+	case events.TimedOut, events.Inconclusive:
+		return events.Failed
+	}
+	return outcome
+}
+
+// arm finds the arm to take; "" when none fits.
+func (x *step) arm(outcome string, err *events.TaskError) (string, error) {
+	extra := map[string]any{"outcome": outcome, "error": errorScope(err)}
+	for i, t := range x.state().Arms() {
+		if !t.Takes(outcome) {
+			continue
+		}
+		if t.When == nil {
+			return t.To, nil
+		}
+		ok, err := x.rule(t.When, fmt.Sprintf("spec.states.%s.transitions[%d].when", x.s.At, i), extra)
+		if err != nil {
+			return "", err
+		}
+		if ok {
+			return t.To, nil
+		}
+	}
+	return "", nil
+}
+
+func errorScope(err *events.TaskError) map[string]any {
+	if err == nil {
+		return map[string]any{"code": "", "message": "", "retryable": false}
+	}
+	return map[string]any{"code": err.Code, "message": err.Message, "retryable": err.Retryable}
+}
+
+// joined tells whether all branches of a parallel state are over, and judges
+// its gate.
+func (x *step) joined(st *workflows.State) (string, *events.TaskError, bool) {
+	outcome, err := events.Succeeded, (*events.TaskError)(nil)
+	for _, b := range st.Branches() {
+		t := x.s.taskAt(st.Name + "." + b.Name)
+		if t == nil || t.Status != taskDone {
+			return "", nil, false
+		}
+		if t.Outcome != events.Succeeded && outcome == events.Succeeded {
+			outcome, err = t.Outcome, &events.TaskError{Code: "branch_" + b.Name, Message: b.Name + ": " + t.Outcome}
+			if t.Error != nil {
+				err = &events.TaskError{Code: t.Error.Code, Message: b.Name + ": " + t.Error.Message, Retryable: t.Error.Retryable}
+			}
+			if outcome == events.Inconclusive {
+				outcome = events.Failed
+			}
+		}
+	}
+	if outcome == events.Succeeded {
+		err = x.gate(st)
+		if err != nil {
+			outcome = events.Failed
+		}
+	}
+	return outcome, err, true
+}
+
+// finish ends the work of the run: closing tasks run now, whatever the end.
+func (x *step) finish(outcome string, err *events.TaskError) {
+	x.s.Outcome, x.s.Error, x.s.Phase = outcome, err, phaseFinally
+	x.s.WakeAt, x.s.Held, x.s.Open = 0, nil, nil
+	x.s.Tasks = keepDetached(x.s.Tasks)
+	if n := len(x.s.Path); n > 0 && x.s.Path[n-1].Out == 0 {
+		x.s.Path[n-1].Out = x.now
+	}
+	x.releaseAll()
+	for i, f := range x.d.Workflow.Spec.Finally {
+		x.begin(fmt.Sprintf("finally.%d", i+1), f.Activity)
+	}
+	x.closeIfFinished()
+}
+
+// closeIfFinished ends the run when its closing tasks have ended. Their
+// failure does not change the outcome; it stands in their events.
+func (x *step) closeIfFinished() {
+	if x.s.Phase != phaseFinally || !x.quiet() {
+		return
+	}
+	x.s.Phase, x.s.EndedAt = phaseDone, x.now
+	x.releaseAll()
+	x.emit(events.RunFinished, events.Happening{State: x.s.At, Outcome: x.s.Outcome, Error: x.s.Error, DurationMs: x.now - x.s.StartedAt})
+	x.notify()
+}
+
+// timer handles every deadline that has passed.
+func (x *step) timer() {
+	fired := false
+	if x.s.WakeAt > 0 && x.s.WakeAt <= x.now {
+		x.s.WakeAt, fired = 0, true
+	}
+	if x.s.Open != nil && x.s.Open.Expires > 0 && x.s.Open.Expires <= x.now {
+		fired = true // approvalOutcome sees it
+	}
+	for _, t := range x.s.Tasks {
+		if d := t.deadline(); d > 0 && d <= x.now {
+			x.taskDue(t)
+			fired = true
+		}
+	}
+	if !fired {
+		x.unrecorded(events.StatusStale, "", "no deadline has passed")
+	}
+}

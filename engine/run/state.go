@@ -1,0 +1,295 @@
+package run
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// Phases of a run.
+const (
+	phaseRunning = "running"
+	phaseFinally = "finally" // the outcome stands, closing tasks run
+	phaseDone    = "done"
+)
+
+// State is all that is known of a run after a record. Times are milliseconds
+// since 1970 UTC, 0 for none. It is stored in every record, so it stays small:
+// large values are references.
+type State struct {
+	ID          string            `json:"id"`
+	Workflow    string            `json:"wf"`
+	Def         string            `json:"def"`   // digest of the workflow
+	Catalog     string            `json:"start"` // digest of the definitions it was started with
+	Title       string            `json:"title"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Inputs      record.Values     `json:"inputs,omitempty"`
+	RequestedBy string            `json:"by"`
+	Cause       *events.Cause     `json:"cause,omitempty"`
+	Authors     []string          `json:"authors,omitempty"`
+	AuthorsSet  bool              `json:"authorsSet,omitempty"` // false: nobody has said yet who wrote the change
+	Subject     string            `json:"subject,omitempty"`    // first line of the change, as the build reported it
+	Beat        int64             `json:"beat"`                 // how often workers report, in milliseconds
+	BeatLimit   int64             `json:"beatLimit"`            // without a report for so long, a worker is lost
+	StartedAt   int64             `json:"t0"`
+	EndedAt     int64             `json:"t1,omitempty"`
+	Now         int64             `json:"t"` // time of the last record
+
+	Phase   string                        `json:"phase"`
+	Outcome string                        `json:"outcome,omitempty"`
+	Error   *events.TaskError             `json:"error,omitempty"`
+	At      string                        `json:"at"`    // the state it is in
+	Visit   int                           `json:"visit"` // which visit of it this is, from 1
+	Visits  map[string]int                `json:"visits,omitempty"`
+	Path    []Visited                     `json:"path,omitempty"`
+	Values  record.Values                 `json:"values,omitempty"` // outputs by state; of a parallel state by branch
+	Tasks   []*Task                       `json:"tasks,omitempty"`  // of the present state, closing ones, notifications under way
+	Open    *Approval                     `json:"open,omitempty"`   // the approval that is asked for now
+	Given   []*Approval                   `json:"given,omitempty"`  // approvals that succeeded
+	WakeAt  int64                         `json:"wakeAt,omitempty"` // end of a wait
+	Grants  map[string]int64              `json:"grants,omitempty"` // environments that are ours, with the grant's number
+	Kept    map[string]string             `json:"kept,omitempty"`   // environments that stay locked, with the reason: nobody knows what is there
+	Put     map[string]*record.Deployment `json:"put,omitempty"`    // what this run deployed, until the lock is given back
+	Held    *Held                         `json:"held,omitempty"`   // an arm or rule could not be evaluated
+	Cancel  *Cancelled                    `json:"cancel,omitempty"`
+	Outbox  []record.Send                 `json:"outbox,omitempty"` // sent to others, not answered yet
+	Sent    int64                         `json:"sent,omitempty"`   // how many were sent, for their ids
+	Seen    []Seen                        `json:"seen,omitempty"`   // people's commands, while they could be repeated
+	Ended   []Ended                       `json:"ended,omitempty"`  // the latest attempts that reported their result
+	Told    []bool                        `json:"told,omitempty"`   // by notify rule: whether its condition held last
+	Notes   int                           `json:"notes,omitempty"`  // how many notifications were made, for their paths
+}
+
+// Visited is one visit of a state.
+type Visited struct {
+	State   string            `json:"s"`
+	Visit   int               `json:"n"`
+	In      int64             `json:"in"`
+	Out     int64             `json:"out,omitempty"`
+	Outcome string            `json:"o,omitempty"`
+	Error   *events.TaskError `json:"e,omitempty"`
+}
+
+// Statuses of a task.
+const (
+	taskLocked     = "locked"  // waits for its environment
+	taskQueued     = "queued"  // published, no worker has it
+	taskRunning    = "running" // granted to a worker
+	taskBackoff    = "backoff" // failed, to be tried again at RetryAt
+	taskCancelling = "cancelling"
+	taskDone       = "done"
+)
+
+// Task is one piece of work, over all its attempts.
+type Task struct {
+	ID       string            `json:"id"`   // of the present attempt
+	Path     string            `json:"path"` // "build", "verify.test", "finally.1", "notify.3"
+	Kind     string            `json:"kind"`
+	Pool     string            `json:"pool"`
+	Runs     string            `json:"runs"`
+	Attempt  int               `json:"n"`
+	Status   string            `json:"s"`
+	Detached bool              `json:"detached,omitempty"` // nothing waits for it: a notification
+	Env      string            `json:"env,omitempty"`
+	Deploys  bool              `json:"deploys,omitempty"`
+	Artifact string            `json:"artifact,omitempty"`
+	Worker   string            `json:"worker,omitempty"`
+	Lost     string            `json:"lost,omitempty"`  // the attempt whose fate this one asks for
+	Asked    int               `json:"asked,omitempty"` // how often that was asked
+	QueuedAt int64             `json:"q,omitempty"`
+	BeganAt  int64             `json:"b,omitempty"`
+	EndedAt  int64             `json:"e,omitempty"`
+	StartBy  int64             `json:"startBy,omitempty"`
+	RunBy    int64             `json:"runBy,omitempty"`
+	RetryAt  int64             `json:"retryAt,omitempty"`
+	GiveUpAt int64             `json:"giveUpAt,omitempty"` // of a cancelled one
+	Outcome  string            `json:"o,omitempty"`
+	Error    *events.TaskError `json:"err,omitempty"`
+	With     record.Values     `json:"with,omitempty"` // of a notification, whose inputs do not stand in a file
+}
+
+// Approval is a question to people, and what they said.
+type Approval struct {
+	State    string     `json:"s"`
+	Visit    int        `json:"n"`
+	Implicit bool       `json:"implicit,omitempty"` // asked by an environment's rules, not by an approval state
+	Envs     []string   `json:"envs,omitempty"`
+	Content  string     `json:"content"` // digest of what is approved
+	AskedAt  int64      `json:"t"`
+	Expires  int64      `json:"expires,omitempty"`
+	Said     []Decision `json:"said,omitempty"`
+}
+
+// Decision is what a person said and what roles they held then.
+type Decision struct {
+	ID       string   `json:"id"`
+	User     string   `json:"u"`
+	Roles    []string `json:"r,omitempty"`
+	Decision string   `json:"d"`
+	Comment  string   `json:"c,omitempty"`
+	At       int64    `json:"t"`
+	Via      string   `json:"via,omitempty"`
+}
+
+// Held says why a run does not go on although nothing is asked of anybody.
+type Held struct {
+	Reason  string `json:"why"`
+	Outcome string `json:"o"` // the outcome that the state was to be left with
+}
+
+// Cancelled says who cancelled the run.
+type Cancelled struct {
+	By     string `json:"by"`
+	Reason string `json:"why,omitempty"`
+	At     int64  `json:"t"`
+}
+
+// Ended is an attempt whose result was taken.
+type Ended struct {
+	Task   string `json:"id"`
+	Worker string `json:"w"`
+	V      int64  `json:"v"`
+}
+
+// Seen is a command of a person that was answered.
+type Seen struct {
+	ID     string        `json:"id"`
+	V      int64         `json:"v"`
+	Until  int64         `json:"until"`
+	Answer record.Answer `json:"a"`
+}
+
+// Load reads a state from a record.
+func Load(p []byte) (*State, error) {
+	var s State
+	if err := json.Unmarshal(p, &s); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+// Done reports whether the run has ended; closing tasks included.
+func (s *State) Done() bool { return s.Phase == phaseDone }
+
+// Idle reports whether nothing more is to be done for it: it has ended, and
+// neither a notification nor a message to others is under way.
+func (s *State) Idle() bool {
+	return s.Done() && len(s.Outbox) == 0 && !slices.ContainsFunc(s.Tasks, func(t *Task) bool { return t.Status != taskDone })
+}
+
+// clone is a copy that a step may change.
+func (s *State) clone() *State {
+	c := *s
+	c.Visits = maps.Clone(s.Visits)
+	c.Grants = maps.Clone(s.Grants)
+	c.Kept = maps.Clone(s.Kept)
+	c.Put = maps.Clone(s.Put)
+	c.Path = slices.Clone(s.Path)
+	c.Values = maps.Clone(s.Values)
+	c.Tasks = make([]*Task, len(s.Tasks))
+	for i, t := range s.Tasks {
+		c.Tasks[i] = new(*t)
+	}
+	if s.Open != nil {
+		c.Open = new(*s.Open)
+		c.Open.Said = slices.Clone(s.Open.Said)
+	}
+	c.Given = slices.Clone(s.Given) // an approval that was given does not change
+	c.Outbox = slices.Clone(s.Outbox)
+	c.Seen = slices.Clone(s.Seen)
+	c.Ended = slices.Clone(s.Ended)
+	c.Told = slices.Clone(s.Told)
+	return &c
+}
+
+// NextDeadline is the earliest time at which the run wants a timer input, in
+// milliseconds, or 0 when it waits for none.
+func (s *State) NextDeadline() int64 {
+	var next int64
+	see := func(t int64) {
+		if t > 0 && (next == 0 || t < next) {
+			next = t
+		}
+	}
+	see(s.WakeAt)
+	if s.Open != nil {
+		see(s.Open.Expires)
+	}
+	for _, t := range s.Tasks {
+		see(t.deadline())
+	}
+	return next
+}
+
+// deadline is the time that matters in the task's status.
+func (t *Task) deadline() int64 {
+	switch t.Status {
+	case taskQueued:
+		return t.StartBy
+	case taskRunning:
+		return t.RunBy
+	case taskBackoff:
+		return t.RetryAt
+	case taskCancelling:
+		return t.GiveUpAt
+	}
+	return 0
+}
+
+// Running gives the ids of attempts that a worker holds, and who holds them:
+// those from which heartbeats are expected.
+func (s *State) Running() map[string]string {
+	held := map[string]string{}
+	for _, t := range s.Tasks {
+		if t.Status == taskRunning || t.Status == taskCancelling {
+			held[t.ID] = t.Worker
+		}
+	}
+	return held
+}
+
+// Verdict is the answer to a heartbeat of a worker for an attempt.
+func (s *State) Verdict(task, worker string) string {
+	for _, t := range s.Tasks {
+		if t.ID == task && t.Worker == worker {
+			switch t.Status {
+			case taskRunning:
+				return events.GoOn
+			case taskCancelling:
+				return events.Cancel
+			}
+		}
+	}
+	return events.Stale
+}
+
+func (s *State) task(id string) *Task {
+	for _, t := range s.Tasks {
+		if t.ID == id {
+			return t
+		}
+	}
+	return nil
+}
+
+func (s *State) taskAt(path string) *Task {
+	for _, t := range s.Tasks {
+		if t.Path == path {
+			return t
+		}
+	}
+	return nil
+}
+
+func at(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+func timePtr(ms int64) *time.Time {
+	if ms == 0 {
+		return nil
+	}
+	return new(at(ms))
+}

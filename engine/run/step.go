@@ -1,0 +1,311 @@
+package run
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// step is one evaluation of Step. s is the new state, changed in place.
+type step struct {
+	ctx   context.Context
+	d     Definitions
+	s     *State
+	v     int64 // version of the record being made
+	in    record.Input
+	now   int64
+	moves int  // states entered, to stop a loop that waits for nothing
+	mute  bool // evaluate to explain, not to decide: no decisions are recorded
+	out   Transition
+}
+
+// Step decides what input does to a run. prev is its state, nil for a start;
+// v is the version that the new record will have; now is logical time in
+// milliseconds. prev is not changed.
+func Step(d Definitions, prev *State, v int64, in record.Input, now int64) Transition {
+	x := &step{ctx: context.Background(), d: d, v: v, in: in, now: now}
+	x.out.Record = true
+	x.out.Answer.Status = events.StatusApplied
+	if prev != nil {
+		x.s = prev.clone()
+		x.now = max(now, prev.Now) // logical time never runs backwards
+		x.s.Now = x.now
+		x.forget()
+	}
+	switch {
+	case in.Kind == record.InStart:
+		x.start(prev)
+	case prev == nil:
+		x.unrecorded(events.StatusError, events.CodeNotFound, "there is no such run")
+	default:
+		x.dispatch()
+	}
+	if x.out.Record && x.s != nil && prev != nil {
+		x.settle()
+	}
+	x.out.State = x.s
+	if !x.out.Record {
+		x.out.State = prev
+		x.out.Events, x.out.Tasks, x.out.Decisions = nil, nil, nil
+	}
+	return x.out
+}
+
+func (x *step) dispatch() {
+	switch in := x.in; in.Kind {
+	case record.InAttemptStart:
+		x.attemptStart(in.Attempt)
+	case record.InAttemptFinish:
+		x.attemptFinish(in.Attempt)
+	case record.InAttemptLost:
+		x.attemptLost(in.Attempt)
+	case record.InTimer:
+		x.timer()
+	case record.InDecide:
+		x.command(in.ID, func() { x.decide(in.Decide) })
+	case record.InCancel:
+		x.command(in.ID, func() { x.cancel(in.Cancel) })
+	case record.InGranted:
+		x.granted(in.Granted)
+	case record.InSendAnswer:
+		x.sendAnswered(in.Sent)
+	default:
+		x.unrecorded(events.StatusError, events.CodeInvalid, fmt.Sprintf("a run does not take %q", in.Kind))
+	}
+}
+
+// start makes the run. A repeat of the start finds the run there.
+func (x *step) start(prev *State) {
+	if prev != nil {
+		x.out.At = 1
+		x.unrecorded(events.StatusAlready, "", "")
+		return
+	}
+	wf := x.d.Workflow
+	inputs, err := ReadInputs(wf, x.in.Start.Inputs, x.in.Start.Text)
+	if err != nil {
+		x.unrecorded(events.StatusError, events.CodeInvalid, err.Error())
+		return
+	}
+	if !x.may(workflows.ActRunStart) {
+		x.unrecorded(events.StatusError, events.CodeDenied, x.denied("start "+wf.Metadata.Name))
+		return
+	}
+	x.s = &State{Workflow: wf.Metadata.Name, Def: wf.Origin.Digest, Catalog: x.d.Now.Digest, Labels: wf.Metadata.Labels,
+		Inputs: inputs, RequestedBy: x.in.By, Cause: x.in.Start.Cause, StartedAt: x.now, Now: x.now, Phase: phaseRunning,
+		Visits: map[string]int{}, Values: record.Values{}, Grants: map[string]int64{}}
+	x.s.ID = x.in.Start.Run
+	x.s.Beat = cmp.Or(x.in.Start.Beat, Heartbeat.Milliseconds())
+	x.s.BeatLimit = cmp.Or(x.in.Start.BeatLimit, HeartbeatTimeout.Milliseconds())
+	x.s.Title = x.title()
+	x.emit(events.RunStarted, events.Happening{Inputs: inputs, RequestedBy: x.in.By, Cause: x.in.Start.Cause})
+	x.enter(wf.Spec.Initial)
+	x.settle()
+}
+
+// ReadInputs gives the inputs of a run in their declared types, or all that is
+// wrong with them. With text, values that are strings are read as the type
+// asks for, as a command line gives them.
+func ReadInputs(wf *workflows.Workflow, given record.Values, text bool) (record.Values, error) {
+	out := record.Values{}
+	var problems []string
+	for _, name := range sortedKeys(given) {
+		if wf.Spec.Inputs[name] == nil {
+			problems = append(problems, fmt.Sprintf("there is no input %q; %s", name, inputList(wf)))
+		}
+	}
+	for _, name := range sortedKeys(wf.Spec.Inputs) {
+		decl := wf.Spec.Inputs[name]
+		v, ok := given[name]
+		if !ok || v == nil {
+			if decl.Default == nil {
+				problems = append(problems, fmt.Sprintf("input %q (%s) is missing", name, decl.Type))
+				continue
+			}
+			v = decl.Default
+		}
+		v, err := readInput(decl, v, text)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("input %q: %v", name, err))
+			continue
+		}
+		out[name] = v
+	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("workflow %s: %s", wf.Metadata.Name, joinLines(problems))
+	}
+	return out, nil
+}
+
+func readInput(decl *workflows.Input, v any, text bool) (any, error) {
+	t := workflows.Type(decl.Type)
+	var err error
+	if s, isText := v.(string); isText && text {
+		v, err = t.ParseInput(s)
+	} else {
+		v, err = t.Conform(v)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s, ok := v.(string); ok && decl.Pattern != "" {
+		if ok, err := regexp.MatchString(decl.Pattern, s); err != nil || !ok {
+			return nil, fmt.Errorf("%q does not match the pattern %s", s, decl.Pattern)
+		}
+	}
+	if len(decl.Enum) > 0 && !slices.ContainsFunc(decl.Enum, func(e any) bool { return workflows.Normal(e) == v }) {
+		return nil, fmt.Errorf("%s is none of %s", record.Text(v), record.Text(decl.Enum))
+	}
+	return v, nil
+}
+
+func inputList(wf *workflows.Workflow) string {
+	if len(wf.Spec.Inputs) == 0 {
+		return "the workflow takes none"
+	}
+	return "it takes " + joinWords(sortedKeys(wf.Spec.Inputs))
+}
+
+// title is what people call the run.
+func (x *step) title() string {
+	if t := x.d.Workflow.Spec.Title; t != nil {
+		if v, err := x.data("title", t, nil); err == nil {
+			return record.Text(v)
+		}
+	}
+	return x.d.Workflow.Metadata.Name
+}
+
+// command runs a person's command once: a repeat is answered as before.
+func (x *step) command(id string, do func()) {
+	for _, seen := range x.s.Seen {
+		if seen.ID == id {
+			x.out.At = seen.V
+			x.out.Answer = seen.Answer
+			if seen.Answer.Status == events.StatusApplied {
+				x.out.Answer.Status = events.StatusAlready
+			}
+			x.out.Record = false
+			return
+		}
+	}
+	do()
+	if x.out.Record {
+		x.s.Seen = append(x.s.Seen, Seen{ID: id, V: x.v, Until: x.now + commandValidity.Milliseconds(), Answer: x.out.Answer})
+	}
+}
+
+// forget drops commands that can no longer be repeated.
+func (x *step) forget() {
+	x.s.Seen = slices.DeleteFunc(x.s.Seen, func(s Seen) bool { return s.Until < x.now })
+}
+
+// cancel ends the run: what runs is told to stop, what waits is dropped.
+func (x *step) cancel(c *events.CancelRun) {
+	switch {
+	case x.s.Phase != phaseRunning:
+		x.refuse(events.CommandRefused, events.CodeConflict, fmt.Sprintf("the run has ended: %s", x.s.Outcome))
+		return
+	case x.s.Cancel != nil:
+		x.refuse(events.CommandRefused, events.CodeConflict, "the run is being cancelled already, by "+x.s.Cancel.By)
+		return
+	case !x.may(workflows.ActRunCancel):
+		x.refuse(events.CommandRefused, events.CodeDenied, x.denied("cancel runs of "+x.s.Workflow))
+		return
+	}
+	x.s.Cancel = &Cancelled{By: x.in.By, Reason: c.Reason, At: x.now}
+	x.s.Held, x.s.WakeAt = nil, 0
+	x.closeApproval(events.Cancelled)
+	for _, t := range x.s.Tasks {
+		if !t.Detached {
+			x.cancelTask(t)
+		}
+	}
+}
+
+// settle carries on whatever an input may have made possible: an arm that was
+// held, an approval that is now complete, tasks that have all ended.
+func (x *step) settle() {
+	defer x.sweep()
+	switch x.s.Phase {
+	case phaseRunning:
+		x.proceed()
+	case phaseFinally:
+		x.closeIfFinished()
+	}
+}
+
+// sweep drops notifications that have ended.
+func (x *step) sweep() {
+	x.s.Tasks = slices.DeleteFunc(x.s.Tasks, func(t *Task) bool { return t.Detached && t.Status == taskDone })
+}
+
+// may reports whether the sender of the input is allowed an action on this workflow.
+func (x *step) may(action string) bool {
+	if x.in.By == "engine" || x.in.Kind == record.InStart && x.in.Start.Cause != nil {
+		return true
+	}
+	return x.d.Now.Allows(x.roles(), action, x.d.Workflow.Metadata.Name)
+}
+
+// roles are those that the sender of the input holds now.
+func (x *step) roles() []string {
+	held := x.d.Now.RolesOf(x.in.By, x.in.Groups...)
+	if x.in.Admin {
+		held = append(held, workflows.AdministratorR)
+	}
+	return held
+}
+
+func (x *step) denied(what string) string {
+	roles := x.roles()
+	if len(roles) == 0 {
+		return fmt.Sprintf("%s may not %s: no role is held by that name", x.in.By, what)
+	}
+	return fmt.Sprintf("%s may not %s: no permission for %s", x.in.By, what, joinWords(roles))
+}
+
+// refuse records that a command was refused and why.
+func (x *step) refuse(typ, code, reason string) {
+	x.out.Answer = record.Answer{Status: events.StatusRefused, Code: code, Reason: reason}
+	h := events.Happening{By: x.in.By, Reason: reason, State: x.s.At}
+	if x.in.Decide != nil {
+		h.Decision, h.Comment = x.in.Decide.Decision, x.in.Decide.Comment
+	}
+	x.emit(typ, h)
+}
+
+// unrecorded answers without a record.
+func (x *step) unrecorded(status, code, reason string) {
+	x.out.Record = false
+	x.out.Answer = record.Answer{Status: status, Code: code, Reason: reason}
+}
+
+// emit adds an event, with what every event says.
+func (x *step) emit(typ string, h events.Happening) {
+	h.Run, h.Workflow, h.Title, h.Record = x.s.ID, x.s.Workflow, x.s.Title, x.v
+	x.out.Events = append(x.out.Events, record.Emitted{Type: typ, Data: h})
+}
+
+// send tells another aggregate something, until it answers.
+func (x *step) send(to, id string, in record.Input) {
+	x.s.Sent++
+	in.ID = record.Derive("send", x.s.ID, x.s.Sent)
+	in.By = "run:" + x.s.ID
+	x.s.Outbox = append(x.s.Outbox, record.Send{To: to, ID: id, Input: in})
+}
+
+// sendAnswered takes the answer to something that was sent.
+func (x *step) sendAnswered(sent *record.Sent) {
+	n := len(x.s.Outbox)
+	x.s.Outbox = slices.DeleteFunc(x.s.Outbox, func(m record.Send) bool { return m.Input.ID == sent.ID })
+	if len(x.s.Outbox) == n {
+		x.unrecorded(events.StatusAlready, "", "")
+	}
+}

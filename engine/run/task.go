@@ -1,0 +1,448 @@
+package run
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// begin begins a piece of work at a path. One that uses an environment waits
+// for its rules and its lock first.
+func (x *step) begin(path string, a workflows.Activity) {
+	kind := x.d.Kinds[a.Task]
+	t := &Task{Path: path, Kind: a.Task, Pool: cmp.Or(a.Pool, events.DefaultPool), Runs: events.RunsOnce, Env: a.Environment,
+		Attempt: 1, Deploys: a.Task == "deploy"}
+	if kind != nil {
+		t.Runs = kind.Spec.Runs
+	}
+	x.s.Tasks = append(x.s.Tasks, t)
+	if t.Env != "" {
+		x.enterEnvironment(t)
+		return
+	}
+	x.queue(t)
+}
+
+// queue publishes the present attempt of t.
+func (x *step) queue(t *Task) {
+	a := x.activity(t)
+	with, err := x.with(t, a)
+	if err != nil {
+		x.end(t, events.Failed, nil, &events.TaskError{Code: events.CodeRuleError, Message: err.Error()})
+		return
+	}
+	t.ID = x.taskID(t)
+	t.Status, t.Worker = taskQueued, ""
+	t.QueuedAt, t.BeganAt, t.EndedAt, t.RetryAt, t.RunBy = x.now, 0, 0, 0, 0
+	t.StartBy = 0
+	if a.StartTimeout > 0 {
+		t.StartBy = x.now + a.StartTimeout.D().Milliseconds()
+	}
+	task := &events.Task{ID: t.ID, Run: x.s.ID, Workflow: x.s.Workflow, State: t.Path, Attempt: t.Attempt, Pool: t.Pool,
+		Kind: t.Kind, Runs: t.Runs, With: with, Fence: events.Fence{Grant: x.s.Grants[t.Env], Version: x.v},
+		Timeout: a.Timeout.D().Milliseconds(), Heartbeat: x.s.Beat,
+		HeartbeatTimeout: x.s.BeatLimit, Issued: at(x.now)}
+	if t.Lost != "" {
+		task.Mode, task.Runs = events.ModeStatus, events.RunsRepeatable
+		task.With["attempt"] = t.Lost
+	}
+	if t.Env != "" {
+		task.Environment = x.taskEnvironment(t.Env, a.Secrets)
+	}
+	x.out.Tasks = append(x.out.Tasks, task)
+	x.emit(events.TaskQueued, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt})
+}
+
+// taskID is the identity of the present attempt: a repeat has the same.
+func (x *step) taskID(t *Task) string {
+	visit := x.s.Visit
+	if t.Detached {
+		visit = 0
+	}
+	return record.Derive("task", x.s.ID, t.Path, visit, t.Attempt, t.Lost, t.Asked)
+}
+
+func (x *step) taskEnvironment(name string, secrets []string) *events.TaskEnvironment {
+	te := &events.TaskEnvironment{Name: name}
+	env := x.d.Now.Environments[name]
+	if env == nil {
+		return te
+	}
+	te.Target, te.Config = env.Spec.Target, env.Spec.Config
+	for _, s := range secrets {
+		if te.Secrets == nil {
+			te.Secrets = map[string]string{}
+		}
+		te.Secrets[s] = env.Spec.Secrets[s]
+	}
+	return te
+}
+
+// activity finds the definition of a task by its path.
+func (x *step) activity(t *Task) workflows.Activity {
+	head, rest, _ := strings.Cut(t.Path, ".")
+	switch {
+	case head == "notify":
+		return workflows.Activity{Task: "notify", Timeout: workflows.Duration(5 * time.Minute),
+			Retry: &workflows.Retry{Attempts: 5, Backoff: workflows.Duration(10 * time.Second)}}
+	case head == "finally":
+		var n int
+		fmt.Sscan(rest, &n)
+		if n >= 1 && n <= len(x.d.Workflow.Spec.Finally) {
+			return x.d.Workflow.Spec.Finally[n-1].Activity
+		}
+	}
+	st := x.d.Workflow.Spec.States[head]
+	switch {
+	case st == nil:
+		return workflows.Activity{} // unreachable unless the definition is not the pinned one
+	case st.Kind() == "parallel" && st.Parallel[rest] != nil:
+		return st.Parallel[rest].Activity
+	case st.Kind() == "deploy":
+		return deployActivity(st)
+	}
+	return st.Activity
+}
+
+// with evaluates the inputs of a task.
+func (x *step) with(t *Task, a workflows.Activity) (map[string]any, error) {
+	with := map[string]any{}
+	if t.With != nil {
+		for k, v := range t.With {
+			with[k] = v
+		}
+		return with, nil
+	}
+	extra := map[string]any{}
+	if t.Env != "" {
+		extra["env"] = x.envScope(t.Env)
+	}
+	for _, name := range sortedKeys(a.With) {
+		v, err := x.data(name, a.With[name], extra)
+		if err != nil {
+			return nil, fmt.Errorf("%s, input %q: %w", t.Path, name, err)
+		}
+		with[name] = v
+	}
+	return with, nil
+}
+
+// attemptStart grants an attempt to the first worker that asks.
+func (x *step) attemptStart(a *record.Attempt) {
+	t := x.s.task(a.Task)
+	switch {
+	case t == nil || t.Status == taskDone || t.Status == taskBackoff || t.Status == taskLocked:
+		x.unrecorded(events.StatusStale, "", "this attempt is not current any more")
+	case t.Status == taskQueued:
+		t.Status, t.Worker, t.BeganAt, t.StartBy = taskRunning, a.Worker, x.now, 0
+		if timeout := x.activity(t).Timeout; timeout > 0 {
+			// the worker ends itself at the timeout; the engine gives it a little longer to say so
+			t.RunBy = x.now + timeout.D().Milliseconds() + x.s.BeatLimit
+		}
+		x.emit(events.TaskStarted, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Worker: a.Worker})
+	case t.Worker == a.Worker:
+		x.out.At = x.v - 1
+		x.unrecorded(events.StatusAlready, "", "")
+	default:
+		x.unrecorded(events.StatusRefused, events.CodeConflict, "the attempt was granted to "+t.Worker)
+	}
+}
+
+// attemptFinish takes the result of an attempt.
+func (x *step) attemptFinish(a *record.Attempt) {
+	for _, e := range x.s.Ended {
+		if e.Task == a.Task && e.Worker == a.Worker {
+			x.out.At = e.V
+			x.unrecorded(events.StatusAlready, "", "")
+			return
+		}
+	}
+	t := x.s.task(a.Task)
+	if t == nil || t.Status != taskRunning && t.Status != taskCancelling || t.Worker != a.Worker {
+		x.stale(a)
+		return
+	}
+	x.s.Ended = append(x.s.Ended, Ended{Task: a.Task, Worker: a.Worker, V: x.v})
+	if len(x.s.Ended) > maxEnded {
+		x.s.Ended = x.s.Ended[1:]
+	}
+	r := *a.Result
+	if !validOutcome(r.Outcome) {
+		r = events.Result{Outcome: events.Failed, Error: &events.TaskError{Code: events.CodeBadOutputs,
+			Message: fmt.Sprintf("the worker reported the outcome %q, which there is not", r.Outcome)}}
+	}
+	if r.Outcome != events.Succeeded && r.Error == nil {
+		r.Error = &events.TaskError{Code: r.Outcome, Message: "the worker gave no reason"}
+	}
+	var outputs record.Values
+	if r.Outcome == events.Succeeded {
+		var err error
+		if outputs, err = x.outputs(t, r.Outputs); err != nil {
+			r.Outcome, r.Error = events.Failed, &events.TaskError{Code: events.CodeBadOutputs, Message: err.Error()}
+		}
+	}
+	x.learn(r.Facts)
+	x.conclude(t, r, outputs)
+}
+
+// stale records, once, that somebody reported on an attempt that is not theirs.
+func (x *step) stale(a *record.Attempt) {
+	id := "stale:" + a.Task + ":" + a.Worker
+	for _, s := range x.s.Seen {
+		if s.ID == id {
+			x.unrecorded(events.StatusStale, "", s.Answer.Reason)
+			return
+		}
+	}
+	reason := "the attempt is not current, or not this worker's; its result changes nothing"
+	x.out.Answer = record.Answer{Status: events.StatusStale, Reason: reason}
+	x.s.Seen = append(x.s.Seen, Seen{ID: id, V: x.v, Until: x.now + commandValidity.Milliseconds(), Answer: x.out.Answer})
+	x.emit(events.TaskRefused, events.Happening{State: x.s.At, Worker: a.Worker, Reason: reason})
+}
+
+func validOutcome(o string) bool {
+	switch o {
+	case events.Succeeded, events.Failed, events.TimedOut, events.Cancelled, events.Inconclusive:
+		return true
+	}
+	return false
+}
+
+// conclude ends an attempt: the task is done, or is tried again.
+func (x *step) conclude(t *Task, r events.Result, outputs record.Values) {
+	if x.s.Cancel != nil && !t.Detached {
+		x.end(t, r.Outcome, outputs, r.Error)
+		return
+	}
+	switch r.Outcome {
+	case events.Failed, events.TimedOut:
+		if x.retries(t, r.Error) {
+			return
+		}
+	case events.Cancelled:
+		// a worker that stops on its own account has cancelled nothing of ours
+		r.Outcome = events.Failed
+		if x.retries(t, r.Error) {
+			return
+		}
+	}
+	if t.Deploys && t.Env != "" {
+		x.deployed(t, r, outputs)
+	}
+	x.end(t, r.Outcome, outputs, r.Error)
+}
+
+// retries puts a failed attempt back, when there is one left and its rule allows it.
+func (x *step) retries(t *Task, err *events.TaskError) bool {
+	a := x.activity(t)
+	attempts := 1
+	if a.Retry != nil {
+		attempts = a.Retry.Attempts
+	}
+	lost := err.Code == events.CodeWorkerLost
+	if lost && t.Runs == events.RunsRepeatable {
+		attempts = max(attempts, lostAttempts)
+	}
+	if t.Attempt >= attempts {
+		return false
+	}
+	again := err.Retryable || lost || t.Detached
+	if a.Retry != nil && a.Retry.When != nil && !lost {
+		extra := map[string]any{"error": errorScope(err), "attempt": int64(t.Attempt)}
+		ok, evalErr := x.rule(a.Retry.When, "spec.states."+t.Path+".retry.when", extra)
+		again = ok && evalErr == nil // a rule that errs retries nothing
+	}
+	if !again {
+		return false
+	}
+	t.Attempt++
+	t.Status, t.RetryAt = taskBackoff, x.now+x.backoff(t, a.Retry).Milliseconds()
+	t.Error, t.StartBy, t.RunBy = err, 0, 0
+	x.emit(events.TaskRetrying, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Error: err, At: timePtr(t.RetryAt)})
+	return true
+}
+
+// backoff doubles from attempt to attempt, with up to a fifth more or less,
+// derived from the run so that a replay gives the same.
+func (x *step) backoff(t *Task, r *workflows.Retry) time.Duration {
+	base, longest := defaultBackoff, defaultMaxBackoff
+	if r != nil {
+		base, longest = cmp.Or(r.Backoff.D(), base), cmp.Or(r.Max.D(), longest)
+	}
+	d := base << min(t.Attempt-2, 20)
+	if d <= 0 || d > longest {
+		d = longest
+	}
+	h := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", x.s.ID, t.Path, t.Attempt))
+	jitter := time.Duration(binary.BigEndian.Uint32(h[:4])%401) - 200 // per mille, ±20 %
+	return d + d*jitter/1000
+}
+
+// end closes a task for good.
+func (x *step) end(t *Task, outcome string, outputs record.Values, err *events.TaskError) {
+	t.Status, t.Outcome, t.Error, t.EndedAt = taskDone, outcome, err, x.now
+	t.StartBy, t.RunBy, t.RetryAt, t.GiveUpAt = 0, 0, 0, 0
+	if outcome == events.Succeeded {
+		t.Error = nil
+		x.keep(t, outputs)
+	}
+	h := events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Worker: t.Worker, Outcome: outcome, Outputs: outputs, Error: t.Error}
+	if t.BeganAt > 0 {
+		h.DurationMs = x.now - t.BeganAt
+	}
+	x.emit(events.TaskFinished, h)
+	if t.Detached {
+		x.notified(t)
+	}
+}
+
+// keep stores the outputs where expressions find them.
+func (x *step) keep(t *Task, outputs record.Values) {
+	head, branch, isBranch := strings.Cut(t.Path, ".")
+	if t.Detached || head == "finally" {
+		return
+	}
+	if !isBranch {
+		x.s.Values[head] = map[string]any(outputs)
+		return
+	}
+	all := map[string]any{}
+	if old, ok := x.s.Values[head].(map[string]any); ok {
+		for k, v := range old {
+			all[k] = v
+		}
+	}
+	all[branch] = map[string]any(outputs)
+	x.s.Values[head] = all
+}
+
+// outputs checks a result against the declared outputs of its kind, and the
+// narrower ones of its state. What is not declared is dropped.
+func (x *step) outputs(t *Task, given map[string]any) (record.Values, error) {
+	out := record.Values{}
+	kind := x.d.Kinds[t.Kind]
+	if kind == nil {
+		return out, nil
+	}
+	declared := kind.Spec.Outputs
+	must := x.activity(t).Outputs
+	var problems []string
+	for _, name := range sortedKeys(declared) {
+		typ, optional := strings.CutSuffix(declared[name], "?")
+		v, there := given[name]
+		if !there || v == nil {
+			if must[name] != "" || !optional && len(must) == 0 {
+				problems = append(problems, fmt.Sprintf("output %q (%s) is missing", name, typ))
+			}
+			continue
+		}
+		c, err := workflows.Type(typ).Conform(v)
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("output %q: %v", name, err))
+			continue
+		}
+		out[name] = c
+	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("the result does not match what kind %s declares: %s", t.Kind, joinLines(problems))
+	}
+	return out, nil
+}
+
+// learn takes facts that only a worker can find out: who wrote the change.
+func (x *step) learn(facts map[string]any) {
+	if s, ok := facts["subject"].(string); ok && x.s.Subject == "" {
+		x.s.Subject = s
+	}
+	list, ok := facts["authors"].([]any)
+	if !ok || x.s.AuthorsSet {
+		return
+	}
+	var authors []string
+	for _, e := range list {
+		email, _ := e.(string)
+		who := x.d.Now.UserByIdentity("git:" + email)
+		authors = append(authors, cmp.Or(who, "git:"+email))
+	}
+	x.s.Authors, x.s.AuthorsSet = authors, true
+	x.emit(events.RunAuthors, events.Happening{Authors: authors})
+}
+
+// attemptLost gives up an attempt whose worker is not heard of any more.
+func (x *step) attemptLost(a *record.Attempt) {
+	t := x.s.task(a.Task)
+	if t == nil || t.Status != taskRunning && t.Status != taskCancelling {
+		x.unrecorded(events.StatusStale, "", "the attempt has ended")
+		return
+	}
+	x.lose(t, fmt.Sprintf("worker %s was not heard of for %v", t.Worker, time.Duration(x.s.BeatLimit)*time.Millisecond))
+}
+
+// lose ends an attempt of which nobody knows what became of it. A repeatable
+// one is tried again. Of one that must not run twice, the kind's status check
+// may know; else it is inconclusive.
+func (x *step) lose(t *Task, reason string) {
+	err := &events.TaskError{Code: events.CodeWorkerLost, Message: reason}
+	kind := x.d.Kinds[t.Kind]
+	switch {
+	case t.Runs == events.RunsRepeatable:
+		x.conclude(t, events.Result{Outcome: events.Failed, Error: err}, nil)
+	case kind != nil && kind.Spec.Status && t.Asked < statusAttempts:
+		if t.Lost == "" {
+			t.Lost = t.ID
+		}
+		t.Asked++
+		x.emit(events.TaskRetrying, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Error: err,
+			Reason: "its worker is lost; the next one is asked what became of it"})
+		x.queue(t)
+	default:
+		x.end(t, events.Inconclusive, nil, err)
+	}
+}
+
+// taskDue handles the deadline of a task.
+func (x *step) taskDue(t *Task) {
+	switch t.Status {
+	case taskBackoff:
+		x.queue(t)
+	case taskQueued:
+		x.end(t, events.TimedOut, nil, &events.TaskError{Code: events.CodeNotTaken,
+			Message: fmt.Sprintf("no worker of kind %s in pool %s took the task in time", t.Kind, t.Pool)})
+	case taskRunning:
+		x.emit(events.TaskRefused, events.Happening{State: t.Path, Worker: t.Worker, Reason: "the task ran past its timeout and its worker did not end it"})
+		if t.Runs == events.RunsRepeatable {
+			x.conclude(t, events.Result{Outcome: events.TimedOut, Error: &events.TaskError{Code: events.CodeTimeout,
+				Message: "it ran longer than its timeout"}}, nil)
+			return
+		}
+		x.lose(t, "the task ran past its timeout and its worker did not end it")
+	case taskCancelling:
+		x.end(t, x.givenUp(t), nil, &events.TaskError{Code: events.CodeWorkerLost, Message: "it did not end after the cancel"})
+	}
+}
+
+// givenUp is the outcome of a cancelled task whose worker does not answer.
+func (x *step) givenUp(t *Task) string {
+	if t.Runs == events.RunsOnce {
+		return events.Inconclusive
+	}
+	return events.Cancelled
+}
+
+// cancelTask stops a task: one that nobody has is over, one that runs is told.
+func (x *step) cancelTask(t *Task) {
+	switch t.Status {
+	case taskDone, taskCancelling:
+	case taskRunning:
+		t.Status, t.GiveUpAt, t.RunBy = taskCancelling, x.now+cancelPatience.Milliseconds(), 0
+	default:
+		x.end(t, events.Cancelled, nil, &events.TaskError{Code: "cancelled", Message: "the run was cancelled"})
+	}
+}

@@ -1,0 +1,53 @@
+package run
+
+import (
+	"github.com/penstock-cd/penstock/events"
+)
+
+// Statuses of a run, for people.
+const (
+	StatusRunning = "running"
+	StatusWaiting = "waiting" // for people
+	StatusDone    = "done"
+)
+
+// Status tells whether a run runs, waits for people or has ended.
+func (s *State) Status() string {
+	switch {
+	case s.Done():
+		return StatusDone
+	case s.Open != nil || s.Held != nil:
+		return StatusWaiting
+	}
+	return StatusRunning
+}
+
+// View is a run in a list; records is the version of its last record.
+func View(s *State, records int64) events.RunView {
+	v := events.RunView{ID: s.ID, Workflow: s.Workflow, Definition: s.Def, Title: s.Title, Status: s.Status(),
+		State: s.At, RequestedBy: s.RequestedBy, Authors: s.Authors, StartedAt: at(s.StartedAt), EndedAt: timePtr(s.EndedAt),
+		Records: records, Cause: s.Cause}
+	if s.Done() {
+		v.Outcome = s.Outcome
+	}
+	return v
+}
+
+// Details is a run with its inputs, path and tasks.
+func Details(d Definitions, s *State, records, now int64) events.RunView {
+	v := View(s, records)
+	v.Inputs = s.Inputs
+	for _, p := range s.Path {
+		st := events.Step{State: p.State, Visit: p.Visit, Outcome: p.Outcome, EnteredAt: at(p.In), LeftAt: timePtr(p.Out), Error: p.Error}
+		if out, ok := s.Values[p.State].(map[string]any); ok && p.Visit == s.Visits[p.State] {
+			st.Outputs = out
+		}
+		v.Path = append(v.Path, st)
+	}
+	for _, t := range s.Tasks {
+		v.Tasks = append(v.Tasks, events.TaskView{ID: t.ID, State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Status: t.Status,
+			Outcome: t.Outcome, Worker: t.Worker, StartedAt: timePtr(t.BeganAt), Error: t.Error})
+	}
+	v.Waiting = Why(d, s, now)
+	return v
+}

@@ -1,0 +1,175 @@
+package run
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/penstock-cd/penstock/events"
+)
+
+// Why tells everything that a run waits for. It decides nothing.
+func Why(d Definitions, s *State, now int64) []events.WaitReason {
+	x := &step{ctx: context.Background(), d: d, s: s.clone(), now: max(now, s.Now)}
+	return x.why()
+}
+
+func (x *step) why() []events.WaitReason {
+	x.mute = true
+	defer func() { x.mute = false }()
+	if x.s.Done() {
+		return nil
+	}
+	var reasons []events.WaitReason
+	if h := x.s.Held; h != nil {
+		reasons = append(reasons, events.WaitReason{State: x.s.At, What: "held",
+			Summary: fmt.Sprintf("%s ended %s, and the rule for where to go next cannot be evaluated: %s", x.s.At, h.Outcome, h.Reason),
+			Next:    []string{"penstock cancel " + x.s.ID}})
+	}
+	if x.s.Open != nil {
+		reasons = append(reasons, x.whyApproval(x.s.Open))
+	}
+	if x.s.WakeAt > 0 {
+		reasons = append(reasons, events.WaitReason{State: x.s.At, What: "timer", Summary: "sleeps until " + at(x.s.WakeAt).Format(time.RFC3339), Until: timePtr(x.s.WakeAt)})
+	}
+	for _, t := range x.s.Tasks {
+		if r, ok := x.whyTask(t); ok {
+			reasons = append(reasons, r)
+		}
+	}
+	return reasons
+}
+
+func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
+	r := events.WaitReason{State: t.Path}
+	switch t.Status {
+	case taskLocked:
+		if x.s.Open != nil && slices.Contains(x.s.Open.Envs, t.Env) {
+			return r, false // the approval says it
+		}
+		r.What, r.Summary = "lock", fmt.Sprintf("waits for the environment %s, which another run has", t.Env)
+	case taskQueued:
+		r.What, r.Since, r.Until = "worker", timePtr(t.QueuedAt), timePtr(t.StartBy)
+		r.Summary = fmt.Sprintf("waits for a worker of kind %s in pool %s", t.Kind, t.Pool)
+		r.Next = []string{"penstock worker --kinds " + t.Kind}
+	case taskRunning:
+		r.What, r.Since, r.Until = "task", timePtr(t.BeganAt), timePtr(t.RunBy)
+		r.Summary = fmt.Sprintf("%s runs on %s (attempt %d)", t.Kind, t.Worker, t.Attempt)
+		if t.Lost != "" {
+			r.Summary = fmt.Sprintf("%s finds out what became of an attempt whose worker was lost", t.Worker)
+		}
+		r.Next = []string{fmt.Sprintf("penstock logs %s %s", x.s.ID, t.Path)}
+	case taskBackoff:
+		r.What, r.Until = "timer", timePtr(t.RetryAt)
+		r.Summary = fmt.Sprintf("tries %s again (attempt %d) at %s, after: %s", t.Kind, t.Attempt, at(t.RetryAt).Format(time.TimeOnly), t.Error.Message)
+	case taskCancelling:
+		r.What, r.Summary, r.Until = "task", fmt.Sprintf("%s was told to stop %s", t.Worker, t.Kind), timePtr(t.GiveUpAt)
+	default:
+		return r, false
+	}
+	return r, true
+}
+
+func (x *step) whyApproval(a *Approval) events.WaitReason {
+	r := events.WaitReason{State: a.State, What: "approval", Since: timePtr(a.AskedAt), Until: timePtr(a.Expires), Content: a.Content}
+	_, r.Missing = x.assess(a)
+	var rules []string
+	if spec := x.spec(a); spec != nil {
+		if len(spec.Quorum) > 0 {
+			rules = append(rules, "quorum "+quorumText(spec.Quorum))
+		}
+		if spec.Rule != nil {
+			rules = append(rules, spec.Rule.Source)
+		}
+		if len(spec.Exclude) > 0 {
+			rules = append(rules, "not "+joinWords(spec.Exclude))
+		}
+	}
+	for _, er := range x.environmentRules(a.Envs) {
+		rules = append(rules, fmt.Sprintf("%s: %s", er.env, er.Expression.Source))
+	}
+	r.Rule = strings.Join(rules, "; ")
+	for _, d := range inForce(a.Said, events.Approve) {
+		r.Have = append(r.Have, fmt.Sprintf("%s (%s) approved at %s", d.User, rolesText(d.Roles), at(d.At).Format(time.TimeOnly)))
+	}
+	x.whoCan(a, &r)
+	r.Summary = "waits for approval: " + joinWords(r.Missing)
+	if len(a.Envs) > 0 {
+		r.Summary = fmt.Sprintf("waits for approval of %s: %s", joinWords(a.Envs), joinWords(r.Missing))
+	}
+	r.Next = []string{fmt.Sprintf("penstock approve %s %s", x.s.ID, a.State), fmt.Sprintf("penstock reject %s %s", x.s.ID, a.State)}
+	return r
+}
+
+// whoCan names, of all known people, those whose approval would count now and
+// those whose would not, with the reason.
+func (x *step) whoCan(a *Approval, r *events.WaitReason) {
+	known := map[string]bool{}
+	for _, doc := range x.d.Now.Roles {
+		for name := range doc.Spec.Users {
+			known[name] = true
+		}
+		for _, role := range doc.Spec.Roles {
+			for _, u := range role.Users {
+				known[u] = true
+			}
+		}
+	}
+	for _, who := range sortedKeys(known) {
+		why := x.cannot(a, who, x.d.Now.RolesOf(who))
+		if slices.ContainsFunc(a.Said, func(d Decision) bool { return d.User == who && d.Decision == events.Approve }) {
+			why = who + " has approved already"
+		}
+		if why == "" {
+			r.Can = append(r.Can, who)
+		} else {
+			r.Cannot = append(r.Cannot, why)
+		}
+	}
+}
+
+// shortly is one line of why.
+func shortly(reasons []events.WaitReason) string {
+	if len(reasons) == 0 {
+		return "waits for nothing"
+	}
+	var lines []string
+	for _, r := range reasons {
+		lines = append(lines, r.State+" "+r.Summary)
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Explain is the whole answer to why: what a run waits for, or how a run that
+// has ended came to its end.
+func Explain(d Definitions, s *State, records, now int64) events.WhyView {
+	v := events.WhyView{Run: View(s, records)}
+	if !s.Done() {
+		v.Waiting = Why(d, s, now)
+		v.Short = shortly(v.Waiting)
+		return v
+	}
+	v.Short = fmt.Sprintf("%s in state %s", s.Outcome, s.At)
+	for _, p := range s.Path {
+		line := p.State
+		if p.Outcome != "" {
+			line += " " + p.Outcome
+		}
+		if p.Error != nil {
+			line += ": " + p.Error.Message
+		}
+		v.Ended = append(v.Ended, line)
+	}
+	if c := s.Cancel; c != nil {
+		v.Ended = append(v.Ended, strings.TrimSuffix(fmt.Sprintf("cancelled by %s: %s", c.By, c.Reason), ": "))
+	}
+	for _, env := range sortedKeys(s.Kept) {
+		v.Ended = append(v.Ended, fmt.Sprintf("environment %s stays locked: %s", env, s.Kept[env]))
+	}
+	if s.Error != nil {
+		v.Short += ": " + s.Error.Message
+	}
+	return v
+}
