@@ -92,6 +92,7 @@ type Problem struct {
 	Message string `json:"message"`           // what is wrong
 	Hint    string `json:"hint,omitempty"`    // what to do
 	Excerpt string `json:"excerpt,omitempty"` // the line, and a line with a caret under the place
+	AtValue bool   `json:"-"`                 // the place is the value at Path, not its key
 }
 
 func (p Problem) Error() string {
@@ -142,14 +143,39 @@ var ErrType = errors.New("wrong type")
 // duration, timestamp, any, list(T) or map(T).
 type Type string
 
+// Split gives the name of a type and the type of its elements: list(int) is
+// "list" and int. The elements of what is no list or map have the type "".
+func (t Type) Split() (name string, elem Type) {
+	name = string(t)
+	if i := strings.IndexByte(name, '('); i > 0 && strings.HasSuffix(name, ")") {
+		return name[:i], Type(name[i+1 : len(name)-1])
+	}
+	return name, ""
+}
+
+// Valid reports whether t is a type of the language.
+func (t Type) Valid() bool {
+	name, elem := t.Split()
+	switch name {
+	case "string", "int", "double", "bool", "duration", "timestamp", "any":
+		return elem == "" && name == string(t)
+	case "list", "map":
+		return elem.Valid()
+	}
+	return false
+}
+
+// Optional takes the final "?" off a declared type and reports whether it was there.
+func Optional(declared string) (Type, bool) {
+	plain, ok := strings.CutSuffix(declared, "?")
+	return Type(plain), ok
+}
+
 // Conform gives v as the type asks for it, or an error that says what it is
 // instead. Integral JSON numbers become int64; a double accepts an integer.
 // Strings become nothing else: "3" is not an int.
 func (t Type) Conform(v any) (any, error) {
-	name, elem := string(t), Type("")
-	if i := strings.IndexByte(name, '('); i > 0 && strings.HasSuffix(name, ")") {
-		name, elem = name[:i], Type(name[i+1:len(name)-1])
-	}
+	name, elem := t.Split()
 	v = Normal(v)
 	switch name {
 	case "any":

@@ -1,0 +1,117 @@
+package workflows
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+)
+
+var (
+	wordPattern = regexp.MustCompile(`^[a-z][A-Za-z0-9]*$`)
+	docPattern  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+)
+
+// keywords cannot be the name of anything in an expression.
+var keywords = []string{"as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
+	"namespace", "null", "package", "return", "true", "var", "void", "while"}
+
+// scopeNames are names that expressions know already.
+var scopeNames = []string{"event", "inputs", "run", "env", "outcome", "error", "visits", "attempt", "approvals", "rejections", "artifact",
+	"attestations", "value", "samples", "baseline", "elapsed", "state", "entered", "approved", "now", "semver", "why",
+	"bool", "bytes", "double", "dyn", "int", "list", "map", "string", "type", "uint", "duration", "timestamp", "size", "has", "matches",
+	"math", "sets", "lists", "strings", "optional", "cel", "base64", "regex"}
+
+// CheckName says what is wrong with the name of a state or a branch; "" when
+// nothing is. Such a name stands alone in expressions.
+func CheckName(name string) string {
+	if slices.Contains(scopeNames, name) {
+		return fmt.Sprintf("%s cannot be a name here, because expressions know it already", name)
+	}
+	return CheckField(name)
+}
+
+// CheckField says what is wrong with the name of an input or an output; "" when
+// nothing is. Expressions reach such a name after a dot.
+func CheckField(name string) string {
+	switch {
+	case slices.Contains(keywords, name):
+		return fmt.Sprintf("%s cannot be a name, because it is a word of the expression language", name)
+	case len(name) > 64:
+		return "a name has 64 characters at most"
+	case !wordPattern.MatchString(name):
+		return fmt.Sprintf("%q is not a name: small letter first, then letters and digits", name)
+	}
+	return ""
+}
+
+// RunOutcomes lists the outcomes that a run can have.
+func RunOutcomes() []string {
+	return []string{"succeeded", "failed", "rejected", "expired", "cancelled", "superseded"}
+}
+
+// OutputsOf gives the outputs of an activity with their declared types: those
+// it lists itself, or all that its kind has.
+func (c *Catalog) OutputsOf(a *Activity) map[string]string {
+	if a.Outputs != nil {
+		return a.Outputs
+	}
+	if kind := c.Kinds[a.Task]; kind != nil {
+		return kind.Spec.Outputs
+	}
+	return nil
+}
+
+// Doing gives what a task or deploy state runs: a deploy is a task of the kind
+// "deploy", whose artifact and strategy stand in the deploy itself.
+func (s *State) Doing() *Activity {
+	if s.Deploy == nil {
+		return &s.Activity
+	}
+	a := s.Activity
+	a.Task, a.Environment, a.With = "deploy", s.Deploy.Environment, s.Deploy.With
+	return &a
+}
+
+// Prune gives the part of a scope that lies on the paths that an expression
+// reads (Program.Refs). What is not there stays away; a value on the way that
+// is no map is kept whole.
+func Prune(scope map[string]any, refs [][]string) map[string]any {
+	out := map[string]any{}
+	whole := map[string]bool{} // names that some path takes as they are
+	for _, path := range refs {
+		if len(path) == 0 {
+			continue
+		}
+		name := path[0]
+		v, ok := scope[name]
+		if !ok || whole[name] {
+			continue
+		}
+		m, isMap := v.(map[string]any)
+		if len(path) == 1 || !isMap {
+			out[name], whole[name] = v, true
+			continue
+		}
+		part := Prune(m, [][]string{path[1:]})
+		if before, ok := out[name].(map[string]any); ok {
+			merge(before, part)
+		} else {
+			out[name] = part
+		}
+	}
+	return out
+}
+
+// merge adds what lies on one more path to what Prune has made so far.
+func merge(into, from map[string]any) {
+	for _, key := range slices.Sorted(maps.Keys(from)) {
+		a, isMap := into[key].(map[string]any)
+		b, isMapToo := from[key].(map[string]any)
+		if isMap && isMapToo {
+			merge(a, b)
+			continue
+		}
+		into[key] = from[key]
+	}
+}

@@ -1,0 +1,197 @@
+package parse
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+)
+
+// CostLimit is what one evaluation may cost at most, in CEL's cost units.
+const CostLimit = 1_000_000
+
+// program is a compiled expression. It is the only maker of CEL programs, so
+// that each has its limits.
+type program struct {
+	cel   cel.Program
+	refs  [][]string
+	times [][]string // what of refs holds timestamps
+}
+
+func newProgram(env *cel.Env, checked *cel.Ast) (*program, error) {
+	p, err := env.Program(checked, cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
+	if err != nil {
+		return nil, err
+	}
+	out := &program{cel: p, refs: refsOf(checked.NativeRep().Expr())}
+	for _, path := range out.refs {
+		if holdsTime(path) {
+			out.times = append(out.times, path)
+		}
+	}
+	return out, nil
+}
+
+func (p *program) Refs() [][]string { return p.refs }
+
+// Eval gives the value in plain Go types; a timestamp is a time.Time, a
+// duration a time.Duration, an optional without a value nil.
+func (p *program) Eval(ctx context.Context, scope map[string]any) (v any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			v, err = nil, fmt.Errorf("evaluation panicked: %v", r)
+		}
+	}()
+	out, _, err := p.cel.ContextEval(ctx, p.withTimes(scope))
+	if err != nil {
+		return nil, err
+	}
+	return plain(out)
+}
+
+// holdsTime reports whether a path leads to timestamps or holds them below.
+func holdsTime(path []string) bool {
+	switch path[0] {
+	case "now", "approvals", "rejections":
+		return true
+	case "run":
+		return len(path) == 1 || path[1] == "startedAt"
+	}
+	return false
+}
+
+// withTimes gives the scope with timestamps as such, where it was stored as
+// JSON and holds them as text. The scope of the caller stays as it is.
+func (p *program) withTimes(scope map[string]any) map[string]any {
+	if len(p.times) == 0 {
+		return scope
+	}
+	out := make(map[string]any, len(scope))
+	for k, v := range scope {
+		out[k] = v
+	}
+	for _, path := range p.times {
+		if _, ok := out[path[0]]; !ok {
+			continue
+		}
+		switch path[0] {
+		case "now":
+			out["now"] = asTime(out["now"])
+		case "run":
+			out["run"] = withTime(out["run"], "startedAt")
+		default:
+			if list, ok := out[path[0]].([]any); ok {
+				list = slices.Clone(list)
+				for i := range list {
+					list[i] = withTime(list[i], "at")
+				}
+				out[path[0]] = list
+			}
+		}
+	}
+	return out
+}
+
+func asTime(v any) any {
+	if s, ok := v.(string); ok {
+		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+			return t
+		}
+	}
+	return v
+}
+
+func withTime(v any, key string) any {
+	m, ok := v.(map[string]any)
+	if _, text := m[key].(string); !ok || !text {
+		return v
+	}
+	out := make(map[string]any, len(m))
+	for k, x := range m {
+		out[k] = x
+	}
+	out[key] = asTime(m[key])
+	return out
+}
+
+// plain turns a CEL value into plain Go.
+func plain(v ref.Val) (any, error) {
+	switch x := v.(type) {
+	case types.Bool:
+		return bool(x), nil
+	case types.Int:
+		return int64(x), nil
+	case types.Uint:
+		if uint64(x) > math.MaxInt64 {
+			return nil, fmt.Errorf("%d is too large for an int", uint64(x))
+		}
+		return int64(x), nil
+	case types.Double:
+		if f := float64(x); !math.IsNaN(f) && !math.IsInf(f, 0) {
+			return f, nil
+		}
+		return nil, fmt.Errorf("%v is not a number that can be stored", float64(x))
+	case types.String:
+		return string(x), nil
+	case types.Bytes:
+		return base64.StdEncoding.EncodeToString(x), nil
+	case types.Null:
+		return nil, nil
+	case types.Timestamp:
+		return x.Time, nil
+	case types.Duration:
+		return x.Duration, nil
+	case *types.Optional:
+		if !x.HasValue() {
+			return nil, nil
+		}
+		return plain(x.GetValue())
+	case *types.Type:
+		return x.String(), nil
+	case traits.Mapper:
+		return plainMap(x)
+	case traits.Lister:
+		return plainList(x)
+	case *types.Err:
+		return nil, x
+	case *types.Unknown:
+		return nil, fmt.Errorf("the value is not known")
+	}
+	return nil, fmt.Errorf("a value of type %s cannot be used here", v.Type().TypeName())
+}
+
+func plainList(list traits.Lister) (any, error) {
+	out := []any{}
+	for it := list.Iterator(); it.HasNext() == types.True; {
+		v, err := plain(it.Next())
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+func plainMap(m traits.Mapper) (any, error) {
+	out := map[string]any{}
+	for it := m.Iterator(); it.HasNext() == types.True; {
+		k := it.Next()
+		key, ok := k.(types.String)
+		if !ok {
+			return nil, fmt.Errorf("a map with the key %v, which is not text, cannot be stored", k.Value())
+		}
+		v, err := plain(m.Get(k))
+		if err != nil {
+			return nil, err
+		}
+		out[string(key)] = v
+	}
+	return out, nil
+}
