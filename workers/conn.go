@@ -81,4 +81,3 @@ type busMessage struct{ m *bus.TaskMessage }
 func (b busMessage) Task() *events.Task            { return &b.m.Task }
 func (b busMessage) Ack() error                    { return b.m.Ack(context.Background()) }
 func (b busMessage) Nak(delay time.Duration) error { return b.m.Nak(delay) }
-

@@ -40,7 +40,7 @@ type output struct {
 	size      int               // bytes in pending
 	timer     *time.Timer       // flushes; nil when nothing is held back
 	seq       int64
-	stalled   bool              // the bus takes nothing; chunks that find no room are dropped at once
+	stalled   bool // the bus takes nothing; chunks that find no room are dropped at once
 	closed    bool
 
 	chunks chan events.Chunk
