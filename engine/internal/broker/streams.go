@@ -1,0 +1,225 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/events"
+)
+
+const (
+	day = 24 * time.Hour
+
+	outAge     = 7 * day
+	taskAge    = 7 * day
+	ingressAge = 14 * day
+	outputAge  = 14 * day
+
+	// headerRoom is what an event's message may have beside the event itself.
+	headerRoom = 8 << 10
+	// dupeWindow is how long the server drops repeated ids. It only saves
+	// work: repeats are recognised by their content.
+	dupeWindow = 2 * time.Minute
+)
+
+// wanted is a stream as it has to be. share is the part of the store, in
+// percent, that it may fill; what all leave over is for the record.
+type wanted struct {
+	conn   *nats.Conn
+	share  int64
+	config jetstream.StreamConfig
+}
+
+// streams are those that this package answers for. The record and its
+// checkpoints are the journal's.
+func (b *Broker) streams() []wanted {
+	return []wanted{
+		{b.Ext, 10, jetstream.StreamConfig{
+			Name: events.StreamIngress, Description: "events of other services, until they are recorded",
+			Subjects: []string{"penstock.ev." + events.DefaultTenant + ".>"},
+			Discard:  jetstream.DiscardNew, MaxAge: ingressAge, Duplicates: dupeWindow, DenyDelete: true,
+			MaxMsgSize: events.MaxEventSize + headerRoom,
+		}},
+		{b.Work, 10, jetstream.StreamConfig{
+			Name: events.StreamTasks, Description: "tasks for workers",
+			Subjects: []string{"penstock.task.>"},
+			Discard:  jetstream.DiscardNew, MaxAge: taskAge, AllowAtomicPublish: true, DenyDelete: true,
+		}},
+		{b.Work, 15, jetstream.StreamConfig{
+			Name: events.StreamOutput, Description: "what tasks print",
+			Subjects: []string{"penstock.output.>"},
+			Discard:  jetstream.DiscardOld, MaxAge: outputAge, DenyDelete: true, Compression: jetstream.S2Compression,
+		}},
+		{b.Work, 25, jetstream.StreamConfig{
+			// An object store without roll-up: with it, one message of any
+			// worker could wipe the whole store. Objects are named by their
+			// digest, so nothing ever needs to be replaced.
+			Name: artifactStream, Description: "artifacts by digest",
+			Subjects: []string{"$O." + events.BucketBlobs + ".C.>", "$O." + events.BucketBlobs + ".M.>"},
+			Discard:  jetstream.DiscardNew, DenyDelete: true,
+		}},
+		{b.Notify, 10, jetstream.StreamConfig{
+			Name: events.StreamOut, Description: "what Penstock reports",
+			Subjects: []string{"penstock.out.>"},
+			Discard:  jetstream.DiscardOld, MaxAge: outAge, AllowAtomicPublish: true, DenyDelete: true,
+			RePublish: &jetstream.RePublish{Source: "penstock.out.>", Destination: "penstock.live.>"},
+		}},
+		{b.Engine, 0, jetstream.StreamConfig{
+			Name: events.StreamAudit, Description: "the audit log",
+			Subjects: []string{"penstock.audit.*"},
+			Discard:  jetstream.DiscardNew, DenyDelete: true, DenyPurge: true, Compression: jetstream.S2Compression,
+		}},
+	}
+}
+
+// EnsureStreams makes the streams for ingress, tasks, output, artifacts,
+// outgoing events and audit, and the bucket of definitions, where they do not
+// exist. One that exists with other properties than those that Penstock relies
+// on is left as it is, and all differences are in the error.
+func (b *Broker) EnsureStreams(ctx context.Context) error {
+	var errs []error
+	for _, w := range b.streams() {
+		w.config.Retention, w.config.Storage, w.config.Replicas = jetstream.LimitsPolicy, jetstream.FileStorage, b.opts.Replicas
+		if w.share > 0 && b.maxStore > 0 {
+			w.config.MaxBytes = b.maxStore / 100 * w.share
+		}
+		errs = append(errs, ensureStream(ctx, w.conn, w.config))
+	}
+	return errors.Join(append(errs, b.ensureDefinitions(ctx))...)
+}
+
+func ensureStream(ctx context.Context, nc *nats.Conn, want jetstream.StreamConfig) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	s, err := js.Stream(ctx, want.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s, err = js.CreateStream(ctx, want)
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", want.Name, err)
+	}
+	if list := drift(s.CachedInfo().Config, want); len(list) > 0 {
+		return fmt.Errorf("stream %s is not as it must be:\n  %s\nchange it back with nats stream edit, or restore it", want.Name, strings.Join(list, "\n  "))
+	}
+	return nil
+}
+
+// drift lists the properties of a stream in which it differs from what is
+// relied upon. MaxBytes is the operator's to change.
+func drift(got, want jetstream.StreamConfig) []string {
+	var list []string
+	differ := func(name string, got, want any) {
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			list = append(list, fmt.Sprintf("%s is %v, must be %v", name, got, want))
+		}
+	}
+	differ("subjects", sorted(got.Subjects), sorted(want.Subjects))
+	differ("retention", got.Retention, want.Retention)
+	differ("storage", got.Storage, want.Storage)
+	differ("replicas", got.Replicas, want.Replicas)
+	differ("discard policy", got.Discard, want.Discard)
+	differ("maximum age", got.MaxAge, want.MaxAge)
+	differ("maximum message size", max(got.MaxMsgSize, 0), max(want.MaxMsgSize, 0))
+	differ("maximum messages", max(got.MaxMsgs, 0), max(want.MaxMsgs, 0))
+	differ("maximum messages per subject", max(got.MaxMsgsPerSubject, 0), max(want.MaxMsgsPerSubject, 0))
+	differ("deny delete", got.DenyDelete, want.DenyDelete)
+	differ("deny purge", got.DenyPurge, want.DenyPurge)
+	differ("roll-up headers allowed", got.AllowRollup, want.AllowRollup)
+	differ("message schedules allowed", got.AllowMsgSchedules, want.AllowMsgSchedules)
+	differ("message time to live allowed", got.AllowMsgTTL, want.AllowMsgTTL)
+	differ("direct get allowed", got.AllowDirect, want.AllowDirect)
+	differ("atomic batches allowed", got.AllowAtomicPublish, want.AllowAtomicPublish)
+	differ("fast batches allowed", got.AllowBatchPublish, want.AllowBatchPublish)
+	differ("counters allowed", got.AllowMsgCounter, want.AllowMsgCounter)
+	differ("acknowledgements off", got.NoAck, want.NoAck)
+	differ("sealed", got.Sealed, want.Sealed)
+	differ("persist mode", got.PersistMode, want.PersistMode)
+	if want.Duplicates > 0 {
+		differ("duplicate window", got.Duplicates, want.Duplicates)
+	}
+	differ("republishing", republishing(got.RePublish), republishing(want.RePublish))
+	differ("a mirror", got.Mirror != nil, false)
+	differ("sources", len(got.Sources), 0)
+	differ("a subject transform", got.SubjectTransform != nil, false)
+	return list
+}
+
+func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
+
+func republishing(r *jetstream.RePublish) string {
+	if r == nil {
+		return "off"
+	}
+	return fmt.Sprintf("from %s to %s, headers only %t", r.Source, r.Destination, r.HeadersOnly)
+}
+
+// definitionHistory is how many values of a key are kept for people to look back.
+const definitionHistory = 16
+
+func (b *Broker) ensureDefinitions(ctx context.Context) error {
+	js, err := jetstream.New(b.Engine)
+	if err != nil {
+		return err
+	}
+	kv, err := js.KeyValue(ctx, events.BucketDefs)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: events.BucketDefs, Description: "definitions by digest, and what is in force",
+			History: definitionHistory, Storage: jetstream.FileStorage, Replicas: b.opts.Replicas})
+	}
+	if err != nil {
+		return fmt.Errorf("bucket %s: %w", events.BucketDefs, err)
+	}
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return fmt.Errorf("bucket %s: %w", events.BucketDefs, err)
+	}
+	if status.TTL() != 0 {
+		return fmt.Errorf("bucket %s is not as it must be: values expire after %v, must stay for ever", events.BucketDefs, status.TTL())
+	}
+	return nil
+}
+
+const (
+	ackWait       = 30 * time.Second
+	maxAckPending = 2000
+)
+
+// EnsureTaskConsumer makes the durable consumer that a pool's workers of one
+// kind share, and lets the pool's workers take from it. It has to be called
+// before the first task of the kind is published for the pool.
+func (b *Broker) EnsureTaskConsumer(ctx context.Context, pool, kind string) error {
+	js, err := jetstream.New(b.Work)
+	if err != nil {
+		return err
+	}
+	want := jetstream.ConsumerConfig{
+		Durable:       events.TaskConsumer(pool, kind),
+		Description:   fmt.Sprintf("tasks of kind %q for pool %q", kind, pool),
+		FilterSubject: "penstock.task." + events.Token(pool) + "." + events.Token(kind) + ".*",
+		DeliverPolicy: jetstream.DeliverAllPolicy,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    -1,
+		MaxAckPending: maxAckPending,
+	}
+	_, err = js.CreateConsumer(ctx, events.StreamTasks, want)
+	if errors.Is(err, jetstream.ErrConsumerExists) {
+		return fmt.Errorf("consumer %s of stream %s exists with other properties; remove it with nats consumer rm, it is made anew at the next start", want.Durable, events.StreamTasks)
+	}
+	if err != nil {
+		return fmt.Errorf("consumer %s of stream %s: %w", want.Durable, events.StreamTasks, err)
+	}
+	if b.auth != nil {
+		return b.auth.learn(pool, kind)
+	}
+	return nil
+}
