@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 
+	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workers/proc"
 )
 
@@ -56,7 +57,7 @@ func (g *git) runIn(ctx context.Context, dir string, args ...string) (string, er
 	return stdout.String(), nil
 }
 
-// failed turns the error of a git command into an *Error about the clone.
+// failed turns the error of a git command into an *events.TaskError about the clone.
 func (g *git) failed(err error) error {
 	var start *proc.StartError
 	var exit *proc.ExitError
@@ -65,10 +66,10 @@ func (g *git) failed(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &start) && errors.Is(start, exec.ErrNotFound):
-		return &Error{Code: CodeGitMissing, Message: "git is not installed on this worker, or not in its PATH: " +
+		return &events.TaskError{Code: CodeGitMissing, Message: "git is not installed on this worker, or not in its PATH: " +
 			"install the package git (Debian, Alpine, Fedora), or the command line tools on macOS"}
 	case errors.As(err, &start):
-		return &Error{Code: CodeCloneFailed, Message: start.Error(), Retryable: true}
+		return &events.TaskError{Code: CodeCloneFailed, Message: start.Error(), Retryable: true}
 	case !errors.As(err, &exit) || !errors.As(err, &said): // the context has ended
 		return err
 	}
@@ -76,7 +77,7 @@ func (g *git) failed(err error) error {
 	if text == "" {
 		text = exit.Error()
 	}
-	return &Error{Code: CodeCloneFailed, Retryable: !permanent(text),
+	return &events.TaskError{Code: CodeCloneFailed, Retryable: !permanent(text),
 		Message: fmt.Sprintf("repository %s could not be fetched: %s%s", redact(g.repository), text, hint(text))}
 }
 
@@ -172,7 +173,7 @@ func (g *git) resolve(ctx context.Context, name string) (string, error) {
 	return "", g.noSuchCommit(name)
 }
 
-func (g *git) noSuchCommit(name string) *Error {
+func (g *git) noSuchCommit(name string) *events.TaskError {
 	message := fmt.Sprintf("repository %s has no commit %s", redact(g.repository), name)
 	if !isFullName(name) {
 		message = fmt.Sprintf("repository %s has no tag or branch %s", redact(g.repository), name)
@@ -180,5 +181,5 @@ func (g *git) noSuchCommit(name string) *Error {
 			message += "; give a commit by its full name of 40 digits"
 		}
 	}
-	return &Error{Code: CodeNoSuchCommit, Message: message}
+	return &events.TaskError{Code: CodeNoSuchCommit, Message: message}
 }

@@ -21,25 +21,17 @@ import (
 	"io"
 	"os"
 
+	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workers/proc"
 )
 
-// Codes of an Error.
+// Codes of the errors of Clone and Directory.
 const (
 	CodeBadSource    = "bad_source"     // repository or commit is not of an accepted form
 	CodeGitMissing   = "git_missing"    // the worker has no git
 	CodeCloneFailed  = "clone_failed"   // the repository could not be fetched
 	CodeNoSuchCommit = "no_such_commit" // it could, and does not have the commit
 )
-
-// Error says why there is no checkout. Message is for people.
-type Error struct {
-	Code      string
-	Message   string
-	Retryable bool
-}
-
-func (e *Error) Error() string { return e.Message }
 
 // Request says what to fetch.
 type Request struct {
@@ -68,7 +60,8 @@ type Checkout struct {
 	Commits int // how many commits are new
 }
 
-// Clone makes a Checkout. The error is an *Error, unless ctx has ended.
+// Clone makes a Checkout. The error is an *events.TaskError
+// with one of the codes above, unless ctx has ended.
 func Clone(ctx context.Context, r Request) (*Checkout, error) {
 	if r.Note == nil {
 		r.Note = io.Discard
@@ -90,7 +83,7 @@ func Clone(ctx context.Context, r Request) (*Checkout, error) {
 
 func (g *git) clone(ctx context.Context, r Request) (*Checkout, error) {
 	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
-		return nil, &Error{Code: CodeCloneFailed, Message: fmt.Sprintf("no directory for the checkout: %v", err), Retryable: true}
+		return nil, &events.TaskError{Code: CodeCloneFailed, Message: fmt.Sprintf("no directory for the checkout: %v", err), Retryable: true}
 	}
 	format := "sha1"
 	if len(r.Commit) == 64 && isHex(r.Commit) {
@@ -106,7 +99,7 @@ func (g *git) clone(ctx context.Context, r Request) (*Checkout, error) {
 	}
 	if len(commit) == 64 && format == "sha1" { // known only once a name has been resolved
 		if err := os.RemoveAll(r.Dir); err != nil {
-			return nil, &Error{Code: CodeCloneFailed, Message: err.Error(), Retryable: true}
+			return nil, &events.TaskError{Code: CodeCloneFailed, Message: err.Error(), Retryable: true}
 		}
 		if err := g.init(ctx, "sha256"); err != nil {
 			return nil, err

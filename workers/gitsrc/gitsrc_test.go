@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workers/gitsrc"
 	"github.com/penstock-cd/penstock/workers/workertest"
 )
@@ -51,7 +52,7 @@ func mustClone(t *testing.T, r gitsrc.Request) *gitsrc.Checkout {
 
 func wantError(t *testing.T, err error, code string, retryable bool, parts ...string) {
 	t.Helper()
-	var e *gitsrc.Error
+	var e *events.TaskError
 	if !errors.As(err, &e) || e.Code != code || e.Retryable != retryable {
 		t.Errorf("error %#v (%v), want code %s, retryable %v", err, err, code, retryable)
 		return
@@ -329,5 +330,26 @@ func TestHistoryComesWithoutOldFiles(t *testing.T) {
 	cmd := exec.Command("git", "-C", c.Dir, "rev-list", "--objects", "--all", "--missing=print", last)
 	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "\n?") {
 		t.Errorf("the old content was fetched too: %v\n%s", err, out)
+	}
+}
+
+func TestADirectoryLiesInTheCheckout(t *testing.T) {
+	r, _ := sample(t)
+	if err := os.Symlink("/", filepath.Join(r.Dir, "out")); err != nil {
+		t.Fatal(err)
+	}
+	r.Commit("more", map[string]string{"sub/b.txt": "b"})
+	c := mustClone(t, gitsrc.Request{Repository: r.Dir, Commit: "main"})
+	for _, name := range []string{"..", "out", "out/tmp", "/tmp", "nowhere", "a.txt"} {
+		dir, err := c.Directory(name)
+		if wantError(t, err, gitsrc.CodeBadSource, false, name); dir != "" {
+			t.Errorf("%s: got %s", name, dir)
+		}
+	}
+	if dir, err := c.Directory("sub"); err != nil || dir != filepath.Join(c.Dir, "sub") {
+		t.Errorf("got %s, %v", dir, err)
+	}
+	if dir, err := c.Directory(""); err != nil || dir != c.Dir {
+		t.Errorf("got %s, %v", dir, err)
 	}
 }

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/penstock-cd/penstock/events"
 )
 
-func badSource(format string, args ...any) *Error {
-	return &Error{Code: CodeBadSource, Message: fmt.Sprintf(format, args...)}
+func badSource(format string, args ...any) *events.TaskError {
+	return &events.TaskError{Code: CodeBadSource, Message: fmt.Sprintf(format, args...)}
 }
 
 var (
@@ -29,7 +31,7 @@ func checkRepository(repository string) error {
 		return badSource("repository %q has control characters", shown)
 	case filepath.IsAbs(repository):
 		if _, err := os.Stat(repository); err != nil {
-			return &Error{Code: CodeCloneFailed, Message: fmt.Sprintf("no repository at %s on this worker: %v", shown, err)}
+			return &events.TaskError{Code: CodeCloneFailed, Message: fmt.Sprintf("no repository at %s on this worker: %v", shown, err)}
 		}
 		return nil
 	case helperForm.MatchString(repository):
@@ -78,6 +80,25 @@ func checkName(name string) error {
 		return badSource("commit %q is not the name of a commit, tag or branch", name)
 	}
 	return nil
+}
+
+// Directory is the path of a directory of the checkout, the checkout itself
+// for an empty name. Code CodeBadSource says that there is none, or that it
+// leads out of the checkout.
+func (c *Checkout) Directory(name string) (string, error) {
+	if name == "" {
+		return c.Dir, nil
+	}
+	root, err := os.OpenRoot(c.Dir)
+	if err != nil {
+		return "", badSource("the checkout cannot be opened: %v", err)
+	}
+	defer root.Close()
+	info, err := root.Stat(filepath.FromSlash(name)) // follows no link that leads out
+	if err != nil || !info.IsDir() {
+		return "", badSource("directory %q: commit %s has no such directory", name, short(c.Commit))
+	}
+	return filepath.Join(c.Dir, filepath.FromSlash(name)), nil
 }
 
 func isFullName(s string) bool { return (len(s) == 40 || len(s) == 64) && isHex(s) }

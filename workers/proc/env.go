@@ -1,7 +1,9 @@
 package proc
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -48,4 +50,21 @@ func Env(extra ...string) []string {
 		}
 	}
 	return env
+}
+
+// EnvIn is Env for a command of a task with the directory dir: CI=true says
+// that no person is there, temporary files go to a directory of its own in
+// dir, and so does HOME where the worker has none. extra wins.
+func EnvIn(dir string, extra ...string) ([]string, error) {
+	tmp, home := filepath.Join(dir, "tmp"), filepath.Join(dir, "home")
+	own := []string{"CI=true", "TMPDIR=" + tmp, "TMP=" + tmp, "TEMP=" + tmp}
+	if os.Getenv("HOME") == "" {
+		own = append(own, "HOME="+home)
+	}
+	for _, d := range []string{tmp, home} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return nil, fmt.Errorf("no directory for the command: %w", err)
+		}
+	}
+	return Env(append(own, extra...)...), nil
 }

@@ -134,6 +134,19 @@ func TestOnlyTheListedEnvironmentIsPassed(t *testing.T) {
 	}
 }
 
+func TestACommandOfATaskHasPlacesOfItsOwn(t *testing.T) {
+	t.Setenv("HOME", "")
+	dir := t.TempDir()
+	env, err := proc.EnvIn(dir, "A=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := runIn(t, t.Context(), proc.Command{Args: []string{"sh", "-c", `cd "$TMPDIR" && pwd && cd && pwd && echo $CI $A`}, Env: env})
+	if want := dir + "/tmp\n" + dir + "/home\ntrue 1\n"; got.stdout != want {
+		t.Errorf("got %q, want %q", got.stdout, want)
+	}
+}
+
 func TestOutputAndStdinAreConnected(t *testing.T) {
 	got := runIn(t, t.Context(), proc.Command{Args: []string{"sh", "-c", "cat; echo oops >&2; pwd >&2"},
 		Stdin: strings.NewReader("input"), Dir: "/"})
