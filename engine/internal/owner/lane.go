@@ -1,0 +1,351 @@
+package owner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/env"
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// maxQueue is how many commands may wait for one aggregate.
+const maxQueue = 1000
+
+// job is a command to an aggregate, or a look at it.
+type job struct {
+	in    record.Input
+	reply func(events.Answer)
+	look  func(state any, v int64, err error)
+}
+
+// lane is the queue of one aggregate. Its queue and running are guarded by
+// Owner.mu; the rest belongs to the goroutine that runs it.
+type lane struct {
+	queue   []*job
+	running bool
+	used    time.Time
+
+	loaded bool
+	state  any // *run.State, *env.Environment, *env.Event; nil when there is none
+	v      int64
+	head   string // hash of the last record
+}
+
+// submit queues a job; false when the owner is closing.
+func (o *Owner) submit(k key, j *job) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return false
+	}
+	l := o.lanes[k]
+	if l == nil {
+		l = &lane{}
+		o.lanes[k] = l
+	}
+	if len(l.queue) >= maxQueue {
+		if j.look != nil {
+			go j.look(nil, 0, errors.New("too many commands wait for it"))
+		} else {
+			go j.reply(busy("too many commands wait for it"))
+		}
+		return true
+	}
+	l.queue = append(l.queue, j)
+	if !l.running {
+		l.running = true
+		o.work.Go(func() { o.run(k, l) })
+	}
+	return true
+}
+
+// run works a lane's queue off.
+func (o *Owner) run(k key, l *lane) {
+	for {
+		o.mu.Lock()
+		if len(l.queue) == 0 {
+			l.running, l.used = false, time.Now()
+			if idle(l.state) {
+				delete(o.lanes, k)
+			}
+			o.mu.Unlock()
+			return
+		}
+		j := l.queue[0]
+		l.queue = l.queue[1:]
+		o.mu.Unlock()
+		o.one(k, l, j)
+	}
+}
+
+// idle reports whether nothing more is expected of an aggregate, so that its
+// state need not be kept.
+func idle(state any) bool {
+	switch s := state.(type) {
+	case *run.State:
+		return s.Idle()
+	case *env.Event:
+		return len(s.Outbox) == 0
+	case nil:
+		return true
+	}
+	return false
+}
+
+// one does one job.
+func (o *Owner) one(k key, l *lane, j *job) {
+	err := o.load(k, l)
+	if j.look != nil {
+		j.look(l.state, l.v, err)
+		return
+	}
+	if err != nil {
+		o.o.Log.Error("an aggregate cannot be read", "aggregate", k.agg, "id", k.id, "error", err)
+		j.reply(busy("it cannot be read now: " + err.Error()))
+		return
+	}
+	j.reply(o.decide(k, l, j.in))
+}
+
+// decide lets the core decide, stores the record and carries it out.
+func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
+	if err := o.partitionError(k); err != nil {
+		return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
+	}
+	for {
+		r, next, answer, err := o.step(k, l, in)
+		if err != nil {
+			return refusal(err)
+		}
+		if r == nil {
+			return answer
+		}
+		stored, err := r.Encode()
+		if err != nil {
+			return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
+		}
+		seq, err := o.append(k, l, r, stored)
+		switch {
+		case err == nil:
+			l.state, l.v, l.head = next, r.V, record.Hash(stored)
+			o.stored(k, l, seq)
+			answer.Record = r.V
+			return answer
+		case errors.Is(err, errAgain):
+			continue
+		case errors.Is(err, journal.ErrTooLarge) && in.Attempt != nil && in.Attempt.Result != nil && in.Attempt.Result.Outputs != nil:
+			// a result that cannot be stored is a failure that can
+			in.Attempt = &record.Attempt{Task: in.Attempt.Task, Worker: in.Attempt.Worker, Result: &events.Result{Outcome: events.Failed,
+				Error: &events.TaskError{Code: "result_too_large", Message: "the result is larger than a record can be; put large things into an artifact"}}}
+			continue
+		default:
+			return o.notStored(k, err)
+		}
+	}
+}
+
+// notStored is the answer when a record could not be stored.
+func (o *Owner) notStored(k key, err error) events.Answer {
+	switch {
+	case errors.Is(err, journal.ErrFull):
+		return events.Answer{Status: events.StatusBusy, Code: events.CodeFull, Reason: "the store takes no more; nothing was stored: " + err.Error(), RetryAfter: 2000}
+	case errors.Is(err, journal.ErrTooLarge):
+		return events.Answer{Status: events.StatusError, Code: events.CodeInvalid, Reason: "the command is too large to be recorded: " + err.Error()}
+	case errors.Is(err, journal.ErrFenced):
+		o.cancel(fmt.Errorf("another engine has taken partition %d over", events.Partition(k.agg, k.id)))
+		return busy("another engine has taken over")
+	}
+	return busy(err.Error())
+}
+
+func refusal(err error) events.Answer {
+	var unknown *unknownWorkflow
+	if errors.As(err, &unknown) {
+		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: err.Error()}
+	}
+	return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
+}
+
+// step asks the core. r is nil when there is nothing to store.
+func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next any, answer events.Answer, err error) {
+	now := o.clock.now()
+	r = &record.Record{Aggregate: k.agg, ID: k.id, V: l.v + 1, Prev: l.head, T: now, Engine: o.o.Instance, In: in}
+	var ans record.Answer
+	var recorded bool
+	var at int64
+	switch k.agg {
+	case record.Run:
+		prev, _ := l.state.(*run.State)
+		if prev == nil && in.Kind != record.InStart {
+			return nil, nil, events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: "there is no run " + k.id}, nil
+		}
+		d, err := o.definitions(prev, in)
+		if err != nil {
+			return nil, nil, answer, err
+		}
+		if in.Start != nil && in.Start.Beat == 0 {
+			r.In.Start = new(*in.Start)
+			r.In.Start.Beat, r.In.Start.BeatLimit = o.o.Beat.Milliseconds(), o.o.BeatOut.Milliseconds()
+		}
+		if prev != nil {
+			r.T = max(now, prev.Now)
+		}
+		t := run.Step(d, prev, r.V, r.In, r.T)
+		r.Catalog = d.Now.Digest
+		r.Decisions, r.Events, r.Tasks = t.Decisions, t.Events, t.Tasks
+		ans, recorded, at, next = t.Answer, t.Record, t.At, t.State
+	case record.Environment:
+		prev, _ := l.state.(*env.Environment)
+		cat := o.o.Catalogs.Current()
+		t := env.StepEnvironment(cat, k.id, prev, r.V, in, now)
+		r.Catalog, r.Decisions, r.Events = cat.Digest, t.Decisions, t.Events
+		ans, recorded, next = t.Answer, t.Record, t.State
+	case record.Event:
+		prev, _ := l.state.(*env.Event)
+		cat := o.o.Catalogs.Current()
+		t := env.StepEvent(cat, prev, r.V, in, now)
+		r.Catalog, r.Decisions, r.Events = cat.Digest, t.Decisions, t.Events
+		ans, recorded, next = t.Answer, t.Record, t.State
+	default:
+		return nil, nil, answer, fmt.Errorf("there are no aggregates of type %q", k.agg)
+	}
+	answer = events.Answer{Status: ans.Status, Code: ans.Code, Reason: ans.Reason, Record: at}
+	if !recorded {
+		return nil, nil, answer, nil
+	}
+	r.Answer = ans
+	r.State, err = json.Marshal(next)
+	return r, next, answer, err
+}
+
+// errAgain says that the aggregate was read again and the command is to be decided anew.
+var errAgain = errors.New("decide again")
+
+// append stores a record and waits for the journal's word. Where the outcome
+// is unknown it finds out.
+func (o *Owner) append(k key, l *lane, r *record.Record, stored []byte) (uint64, error) {
+	vp := events.Partition(k.agg, k.id)
+	subject := events.LogSubject(k.agg, k.id)
+	ticket := o.o.Relay.Begin()
+	type outcome struct {
+		seq uint64
+		err error
+	}
+	done := make(chan outcome, 1)
+	o.o.Journal.Append(vp, subject, stored, func(seq uint64, err error) { done <- outcome{seq, err} })
+	out := <-done
+	if errors.Is(out.err, journal.ErrUnknown) {
+		out.seq, out.err = o.findOut(k, l, vp, subject, stored)
+	}
+	if out.err != nil {
+		ticket.Drop()
+		return 0, out.err
+	}
+	o.applied.Add(1)
+	ticket.Stored(out.seq, r)
+	return out.seq, nil
+}
+
+// findOut settles a record whose outcome is unknown: own the partition anew,
+// so that nothing of before can still get in, and read what is there.
+func (o *Owner) findOut(k key, l *lane, vp int, subject string, stored []byte) (uint64, error) {
+	for {
+		err := o.o.Journal.Own(o.ctx, []int{vp}, []byte(o.o.Instance))
+		if err == nil {
+			break
+		}
+		o.o.Log.Warn("a partition cannot be owned again yet", "partition", vp, "error", err)
+		if !pause(o.ctx, 500*time.Millisecond) {
+			return 0, fmt.Errorf("the outcome is unknown: %w", context.Cause(o.ctx))
+		}
+	}
+	e, err := o.o.Journal.Last(o.ctx, subject)
+	switch {
+	case err == nil && record.Hash(e.Data) == record.Hash(stored):
+		return e.Seq, nil
+	case errors.Is(err, journal.ErrNotFound) && l.v == 0, err == nil && record.Hash(e.Data) == l.head:
+		return 0, errAgain
+	case err != nil:
+		return 0, err
+	}
+	stop := fmt.Errorf("%w: %s %s: its last record is not the one that was acknowledged last; the store has lost or changed something", ErrStopped, k.agg, k.id)
+	o.stop(vp, stop)
+	return 0, stop
+}
+
+// pause waits for d; false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// stop stops a partition: nothing in it goes on until somebody has looked.
+func (o *Owner) stop(vp int, err error) {
+	o.o.Log.Error("a partition is stopped", "partition", vp, "error", err)
+	o.mu.Lock()
+	o.stopped[vp] = err
+	o.mu.Unlock()
+	o.o.Journal.Disown([]int{vp})
+}
+
+func (o *Owner) partitionError(k key) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stopped[events.Partition(k.agg, k.id)]
+}
+
+// load reads an aggregate's last record, unless it is there already.
+func (o *Owner) load(k key, l *lane) error {
+	if l.loaded {
+		return nil
+	}
+	e, err := o.o.Journal.Last(o.ctx, events.LogSubject(k.agg, k.id))
+	if errors.Is(err, journal.ErrNotFound) {
+		l.loaded = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, state, err := decode(e.Data)
+	if err != nil {
+		if format := new(record.FormatError); errors.As(err, &format) {
+			o.stop(events.Partition(k.agg, k.id), err)
+		}
+		return err
+	}
+	l.loaded, l.state, l.v, l.head = true, state, r.V, record.Hash(e.Data)
+	return nil
+}
+
+// decode reads a record and its state.
+func decode(p []byte) (*record.Record, any, error) {
+	r, err := record.Decode(p)
+	if err != nil {
+		return nil, nil, err
+	}
+	var state any
+	switch r.Aggregate {
+	case record.Run:
+		state, err = run.Load(r.State)
+	case record.Environment:
+		state, err = env.LoadEnvironment(r.State)
+	case record.Event:
+		state, err = env.LoadEvent(r.State)
+	default:
+		err = fmt.Errorf("record of an unknown aggregate %q", r.Aggregate)
+	}
+	return r, state, err
+}

@@ -1,0 +1,397 @@
+// Package relay carries out what records say to the outside: tasks go to the
+// workers' account, signed by the engine, events to the subscribers'.
+//
+// It works from memory, right after a record is stored. How far it has come
+// is a checkpoint for each partition; after a start the records behind the
+// checkpoint are carried out again. So everything is published at least once:
+// a repeated task has the same id and is granted once, a repeated event has
+// the same id and is the same event.
+//
+// A checkpoint never passes a record that may be stored and is not carried
+// out. For that, every record takes a ticket before it is appended: the
+// checkpoint stays below whatever an outstanding ticket may turn out to be.
+package relay
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// Options configure a Relay.
+type Options struct {
+	Journal journal.Journal
+	Tasks   journal.Publisher // to events.StreamTasks
+	Out     journal.Publisher // to events.StreamOut
+	Key     ed25519.PrivateKey
+	// Pool is called once for each pool and kind before its first task, so
+	// that the consumer of its workers is there.
+	Pool func(ctx context.Context, pool, kind string) error
+	Log  *slog.Logger
+}
+
+// Relay implements owner.Relay.
+type Relay struct {
+	o     Options
+	queue chan *ticket
+
+	mu      sync.Mutex
+	oldest  *ticket // list of tickets that are not done, by age
+	newest  *ticket
+	highest uint64
+	seen    map[int]uint64 // highest sequence by partition since its last checkpoint
+	pools   map[[2]string]bool
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+}
+
+// Checkpoint is what is stored for a partition.
+type Checkpoint struct {
+	Seq uint64 `json:"seq"` // everything of the partition up to here has been carried out
+}
+
+// New makes a relay; Start begins its work.
+func New(o Options) *Relay {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Relay{o: o, queue: make(chan *ticket, 4096), seen: map[int]uint64{}, pools: map[[2]string]bool{}}
+}
+
+// ticket is a record that may be on its way.
+type ticket struct {
+	relay      *Relay
+	floor      uint64 // no sequence that it may get is at or below
+	seq        uint64
+	r          *record.Record
+	left       int // messages that are not published yet
+	done       bool
+	prev, next *ticket
+}
+
+// Begin implements owner.Relay.
+func (r *Relay) Begin() owner.Ticket {
+	t := &ticket{relay: r}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.floor = r.highest
+	t.prev = r.newest
+	if r.newest != nil {
+		r.newest.next = t
+	} else {
+		r.oldest = t
+	}
+	r.newest = t
+	return t
+}
+
+// Stored implements owner.Ticket: the record is carried out.
+func (t *ticket) Stored(seq uint64, rec *record.Record) {
+	t.relay.mu.Lock()
+	t.seq, t.r = seq, rec
+	t.relay.highest = max(t.relay.highest, seq)
+	vp := events.Partition(rec.Aggregate, rec.ID)
+	t.relay.seen[vp] = max(t.relay.seen[vp], seq)
+	t.relay.mu.Unlock()
+	if len(rec.Tasks)+len(rec.Events) == 0 {
+		t.relay.finish(t)
+		return
+	}
+	t.relay.queue <- t
+}
+
+// Drop implements owner.Ticket: nothing was stored.
+func (t *ticket) Drop() { t.relay.finish(t) }
+
+// finish takes a ticket off the list.
+func (r *Relay) finish(t *ticket) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t.done {
+		return
+	}
+	t.done = true
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		r.oldest = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	} else {
+		r.newest = t.prev
+	}
+}
+
+// position is the sequence up to which everything has been carried out.
+func (r *Relay) position() uint64 {
+	if r.oldest != nil {
+		return r.oldest.floor
+	}
+	return r.highest
+}
+
+// Start reads what was not carried out before, and begins. last gives the
+// sequence of the last record of each partition, as far as any.
+func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
+	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	r.work.Go(r.loop)
+	r.work.Go(r.checkpoints)
+	stored, err := r.o.Journal.LoadCheckpoints(ctx)
+	if err != nil {
+		return fmt.Errorf("read the checkpoints: %w", err)
+	}
+	at := map[int]uint64{}
+	for vp, p := range stored {
+		var c Checkpoint
+		if err := json.Unmarshal(p, &c); err != nil {
+			return fmt.Errorf("checkpoint of partition %d: %w", vp, err)
+		}
+		at[vp] = c.Seq
+	}
+	from := uint64(0)
+	for vp, seq := range last {
+		if seq < at[vp] {
+			return fmt.Errorf("partition %d: the checkpoint stands at %d, its last record at %d: the tail of the record was lost", vp, at[vp], seq)
+		}
+		if seq > at[vp] && (from == 0 || at[vp]+1 < from) {
+			from = at[vp] + 1
+		}
+	}
+	if from == 0 {
+		return nil
+	}
+	return r.o.Journal.From(ctx, from, func(e journal.Entry) error {
+		rec, err := record.Decode(e.Data)
+		var format *record.FormatError
+		if errors.As(err, &format) {
+			return nil // its partition is stopped
+		}
+		if err != nil {
+			return nil // an owner record
+		}
+		if e.Seq > at[events.Partition(rec.Aggregate, rec.ID)] {
+			r.Begin().Stored(e.Seq, rec)
+		}
+		return nil
+	})
+}
+
+// loop publishes what is queued, as much at once as there is, so that one
+// signature covers a group.
+func (r *Relay) loop() {
+	for {
+		var group []*ticket
+		select {
+		case t := <-r.queue:
+			group = append(group, t)
+		case <-r.ctx.Done():
+			return
+		}
+		for more := true; more && len(group) < 256; {
+			select {
+			case t := <-r.queue:
+				group = append(group, t)
+			default:
+				more = false
+			}
+		}
+		r.publish(group)
+	}
+}
+
+// publish hands the tasks and events of a group to the publishers.
+func (r *Relay) publish(group []*ticket) {
+	var tasks, out []journal.Message
+	var taskOf, outOf []*ticket
+	var bodies [][]byte
+	for _, t := range group {
+		t.left = len(t.r.Tasks) + len(t.r.Events)
+		vp := events.Partition(t.r.Aggregate, t.r.ID)
+		for _, task := range t.r.Tasks {
+			r.ensurePool(task.Pool, task.Kind)
+			body, err := json.Marshal(task)
+			if err != nil { // unreachable unless a value cannot be encoded, which the record has been
+				r.o.Log.Error("a task cannot be encoded", "task", task.ID, "error", err)
+				r.published(t)
+				continue
+			}
+			bodies = append(bodies, body)
+			tasks = append(tasks, journal.Message{Subject: events.TaskSubject(task.Pool, task.Kind, vp), Data: body})
+			taskOf = append(taskOf, t)
+		}
+		for i, ev := range t.r.Events {
+			m, err := outMessage(t.r, i, ev)
+			if err != nil {
+				r.o.Log.Error("an event cannot be encoded", "run", t.r.ID, "error", err)
+				r.published(t)
+				continue
+			}
+			out = append(out, m)
+			outOf = append(outOf, t)
+		}
+	}
+	for i, sig := range events.SignGroup(r.o.Key, bodies) {
+		tasks[i].Header = map[string][]string{events.HeaderSignature: {sig}}
+	}
+	r.send(r.o.Tasks, tasks, taskOf)
+	r.send(r.o.Out, out, outOf)
+}
+
+// send publishes messages; one that was not stored is published again, with
+// growing pauses, until it is.
+func (r *Relay) send(p journal.Publisher, msgs []journal.Message, of []*ticket) {
+	for i := range msgs {
+		wait, t, m := 100*time.Millisecond, of[i], &msgs[i]
+		m.Done = func(_ uint64, err error) {
+			if err == nil {
+				r.published(t)
+				return
+			}
+			if r.ctx.Err() != nil {
+				return
+			}
+			r.o.Log.Warn("a message is published again", "subject", m.Subject, "error", err)
+			time.AfterFunc(wait, func() { p.Publish(*m) })
+			wait = min(2*wait, 10*time.Second)
+		}
+	}
+	if len(msgs) > 0 {
+		p.Publish(msgs...)
+	}
+}
+
+func (r *Relay) published(t *ticket) {
+	r.mu.Lock()
+	t.left--
+	over := t.left == 0
+	r.mu.Unlock()
+	if over {
+		r.finish(t)
+	}
+}
+
+func (r *Relay) ensurePool(pool, kind string) {
+	k := [2]string{pool, kind}
+	r.mu.Lock()
+	known := r.pools[k]
+	r.pools[k] = true
+	r.mu.Unlock()
+	if known || r.o.Pool == nil {
+		return
+	}
+	if err := r.o.Pool(r.ctx, pool, kind); err != nil {
+		r.o.Log.Error("the consumer of a task kind cannot be made", "pool", pool, "kind", kind, "error", err)
+		r.mu.Lock()
+		delete(r.pools, k)
+		r.mu.Unlock()
+	}
+}
+
+// outMessage makes the CloudEvent of an event of a record. Its id is derived
+// from the record, so that a repeat is the same event.
+func outMessage(rec *record.Record, i int, ev record.Emitted) (journal.Message, error) {
+	h := ev.Data
+	data, err := json.Marshal(h)
+	if err != nil {
+		return journal.Message{}, err
+	}
+	e := events.Event{ID: record.Derive(rec.Aggregate, rec.ID, rec.V, i), Source: "/penstock/" + rec.Aggregate + "/" + events.Token(rec.ID),
+		Type: ev.Type, Subject: rec.ID, Time: time.UnixMilli(rec.T), DataContentType: "application/json", Data: data}
+	p, err := e.MarshalJSON()
+	if err != nil {
+		return journal.Message{}, err
+	}
+	return journal.Message{Subject: events.OutSubject(events.DefaultTenant, h.Environment, h.Workflow, events.ShortType(ev.Type)),
+		Header: map[string][]string{"Content-Type": {events.ContentType}}, Data: p}, nil
+}
+
+// Emit publishes an event that stands in no record, for example that
+// definitions were applied.
+func (r *Relay) Emit(e events.Event, env, workflow string) error {
+	p, err := e.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	r.o.Out.Publish(journal.Message{Subject: events.OutSubject(events.DefaultTenant, env, workflow, events.ShortType(e.Type)),
+		Header: map[string][]string{"Content-Type": {events.ContentType}}, Data: p, Done: func(_ uint64, err error) {
+			if err != nil {
+				r.o.Log.Warn("an event was not published", "type", e.Type, "error", err)
+			}
+		}})
+	return nil
+}
+
+// checkpoints stores how far the relay has come, every second.
+func (r *Relay) checkpoints() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		r.checkpoint(r.ctx)
+	}
+}
+
+// checkpoint stores the position for the partitions that have moved.
+func (r *Relay) checkpoint(ctx context.Context) {
+	r.mu.Lock()
+	pos := r.position()
+	data := map[int][]byte{}
+	moved := map[int]uint64{}
+	for vp, seq := range r.seen {
+		data[vp], _ = json.Marshal(Checkpoint{Seq: min(seq, pos)}) // a number always encodes
+		if seq <= pos {
+			moved[vp] = seq
+		}
+	}
+	r.mu.Unlock()
+	if len(data) == 0 {
+		return
+	}
+	if err := r.o.Journal.Checkpoint(ctx, data); err != nil {
+		r.o.Log.Warn("checkpoints were not stored", "error", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for vp, seq := range moved {
+		if r.seen[vp] == seq {
+			delete(r.seen, vp)
+		}
+	}
+}
+
+// Close stores a last checkpoint and ends the relay.
+func (r *Relay) Close(ctx context.Context) {
+	for {
+		r.mu.Lock()
+		idle := r.oldest == nil
+		r.mu.Unlock()
+		if idle || ctx.Err() != nil {
+			break
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	r.checkpoint(ctx)
+	r.cancel()
+	r.work.Wait()
+}
