@@ -43,7 +43,7 @@ type Rule struct {
 // Roles says who people are, what roles they hold, and what roles may do.
 type Roles struct {
 	Metadata Metadata  `yaml:"metadata" json:"metadata" validate:"required"`
-	Spec     RolesSpec `yaml:"spec" json:"spec" validate:"required"`
+	Spec     RolesSpec `yaml:"spec" json:"spec"`
 	Origin   Origin    `yaml:"-" json:"origin"`
 }
 
@@ -93,7 +93,7 @@ func Actions() []string {
 // Channel is where notifications go.
 type Channel struct {
 	Metadata Metadata    `yaml:"metadata" json:"metadata" validate:"required"`
-	Spec     ChannelSpec `yaml:"spec" json:"spec" validate:"required"`
+	Spec     ChannelSpec `yaml:"spec" json:"spec"`
 	Origin   Origin      `yaml:"-" json:"origin"`
 }
 

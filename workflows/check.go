@@ -117,7 +117,7 @@ func meant(name string, names []string) string {
 		return "did you mean " + near + "?"
 	}
 	if len(names) == 0 {
-		return "none is defined in these files"
+		return "there are none"
 	}
 	names = slices.Sorted(slices.Values(names))
 	if len(names) > 12 {

@@ -60,7 +60,7 @@ func (k *check) arms(path string, s *State) {
 	// Arms with conditions may cover the rest; whether they do shows only at run time.
 	if len(open) > 0 {
 		k.warn(path, "uncovered-outcome", "onFail takes every outcome without an arm of its own",
-			"the state %s has no arm for sure for %s: the run ends with it there", s.Name, strings.Join(open, ", "))
+			"the state %s may have no arm for %s: the run would end there with it", s.Name, strings.Join(open, ", "))
 	}
 }
 

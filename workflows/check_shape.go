@@ -39,8 +39,8 @@ func (k *check) shape(doc any) {
 		name := e.Field()
 		switch e.Tag() {
 		case "required":
-			if e.Kind() == reflect.Int { // 0 and missing look alike
-				k.value(path, "missing", "at least 1", "%s is missing or 0", name)
+			if e.Kind() == reflect.Int || e.Kind() == reflect.Int64 { // 0 and missing look alike
+				k.value(path, "missing", "", "%s is missing or 0", name)
 				continue
 			}
 			k.fault(path, "missing", "", "%s is missing", name)

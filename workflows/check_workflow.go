@@ -65,7 +65,7 @@ func (k *check) input(path, name string, in *Input) {
 	}
 }
 
-func typeFault(err error) string { return strings.TrimPrefix(err.Error(), ErrType.Error()+": ") }
+func typeFault(err error) string { return strings.ReplaceAll(err.Error(), ErrType.Error()+": ", "") }
 
 func (k *check) trigger(w *Workflow, path string, t *Trigger) {
 	if i := strings.IndexByte(t.Event, '*'); i >= 0 && i < len(t.Event)-1 {

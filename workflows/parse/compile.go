@@ -11,8 +11,9 @@ import (
 // compiler compiles the expressions of one document against a catalog. Which
 // names a position may read is the table in docs/language.md.
 type compiler struct {
-	c    *workflows.Catalog
-	unit *unit
+	c        *workflows.Catalog
+	unit     *unit
+	compiled map[expressionKey]compiled
 }
 
 func (c *compiler) run() {

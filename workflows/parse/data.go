@@ -165,7 +165,11 @@ func (c *compiler) data(d *workflows.Data, sc *scope, path string, want workflow
 	if n == nil {
 		return // it could not be read: a problem says so
 	}
+	before := len(c.unit.dec.problems)
 	root := c.part(n, sc, path, want)
+	if len(c.unit.dec.problems) > before {
+		return
+	}
 	var found [][]string
 	count := 0
 	root.programs(func(p *program) {
@@ -185,7 +189,7 @@ func (c *compiler) conform(value any, n *yaml.Node, path string, want workflows.
 		return // the same as leaving it out
 	}
 	if _, err := want.Conform(value); err != nil {
-		c.unit.dec.fault(n, path, "wrong-type", fmt.Sprintf("%s: %s", last(path), strings.TrimPrefix(err.Error(), workflows.ErrType.Error()+": ")), "")
+		c.unit.dec.fault(n, path, "wrong-type", fmt.Sprintf("%s: %s", last(path), strings.ReplaceAll(err.Error(), workflows.ErrType.Error()+": ", "")), "")
 	}
 }
 

@@ -80,6 +80,9 @@ func tree(src *source) (*yaml.Node, *workflows.Problem) {
 		if line > len(src.lines)-1 && e.ContextMark.Line > 0 { // the end of the document says little; where it began says more
 			line, column = e.ContextMark.Line, src.byteColumn(e.ContextMark.Line, e.ContextMark.Column)
 		}
+		for line > 1 && strings.TrimSpace(src.line(line)) == "" { // an end is shown where text ends
+			line, column = line-1, len(src.line(line-1))+1
+		}
 		message := strings.TrimPrefix(e.Message, "yaml: ")
 		if e.ContextMsg != "" {
 			message = e.ContextMsg + ": " + message
@@ -177,7 +180,7 @@ func (u *unit) place(problems []workflows.Problem) []workflows.Problem {
 	}
 	var out []workflows.Problem
 	for _, p := range problems {
-		if known[p.Path] || below(p.Path, known) {
+		if known[p.Path] || below(p.Path, known) || u.follows(p, problems) {
 			continue
 		}
 		path := p.Path
@@ -199,6 +202,27 @@ func (u *unit) place(problems []workflows.Problem) []workflows.Problem {
 		out = append(out, q)
 	}
 	return out
+}
+
+// follows reports whether a problem probably only follows from another one:
+// what a state does or where it leads was not understood.
+func (u *unit) follows(p workflows.Problem, problems []workflows.Problem) bool {
+	unread := func(path string, codes ...string) bool {
+		return slices.ContainsFunc(u.dec.problems, func(q workflows.Problem) bool {
+			return strings.HasPrefix(q.Path, path) && (len(codes) == 0 || slices.Contains(codes, q.Code))
+		})
+	}
+	switch p.Code {
+	case "no-body":
+		return unread(p.Path + ".")
+	case "missing":
+		return unread(workflows.Parent(p.Path)+".", "not-yet")
+	case "unreachable", "endless", "uncovered-outcome":
+		return unread("spec.states") || p.Code != "uncovered-outcome" && slices.ContainsFunc(problems, func(q workflows.Problem) bool {
+			return q.Code == "unknown-state" || q.Code == "no-body" || q.Code == "dead-end"
+		})
+	}
+	return false
 }
 
 // below reports whether a path leads to something within a value that could

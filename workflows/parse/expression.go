@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
@@ -38,7 +39,7 @@ func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope
 		at.fault(0, "cel-syntax", "the expression is empty", "")
 		return nil
 	}
-	checked, issues := sc.env.Compile(source)
+	checked, issues := c.compile(sc.env, source)
 	if issues.Err() != nil {
 		for i, e := range issues.Errors() {
 			if i == 5 {
@@ -57,12 +58,32 @@ func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope
 	if len(c.unit.dec.problems) > before {
 		return nil
 	}
-	p, err := newProgram(sc.env, checked)
-	if err != nil {
-		at.fault(0, "cel-program", err.Error(), "")
-		return nil
+	return newProgram(sc.env, checked)
+}
+
+// compile compiles each expression of a document once for each environment:
+// the same few stand in many places.
+func (c *compiler) compile(env *cel.Env, source string) (*cel.Ast, *cel.Issues) {
+	key := expressionKey{env, source}
+	known, ok := c.compiled[key]
+	if !ok {
+		if c.compiled == nil {
+			c.compiled = map[expressionKey]compiled{}
+		}
+		known.ast, known.issues = env.Compile(source)
+		c.compiled[key] = known
 	}
-	return p
+	return known.ast, known.issues
+}
+
+type expressionKey struct {
+	env    *cel.Env
+	source string
+}
+
+type compiled struct {
+	ast    *cel.Ast
+	issues *cel.Issues
 }
 
 // placer turns places of an expression into places of the file.
@@ -125,11 +146,19 @@ func (sc *scope) explain(message string) (code, text, hint string) {
 		rest, _, _ = strings.Cut(rest, " expecting ")
 		return "cel-syntax", "syntax error: " + rest, ""
 	}
+	if strings.HasPrefix(message, "invalid matches argument") {
+		return "bad-pattern", "this is not a regular expression", "patterns are written in RE2 syntax"
+	}
 	return "cel-type", message, ""
 }
 
 func (sc *scope) hint(name string) string {
 	known := slices.Sorted(maps.Keys(sc.names))
+	for i := range known {
+		if known[i] == visitsName {
+			known[i] = "visits()"
+		}
+	}
 	if near := workflows.Nearest(name, known); near != "" && near != name {
 		return "did you mean " + near + "?"
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"cel.dev/cel-go/cel"
@@ -18,25 +19,25 @@ import (
 const CostLimit = 1_000_000
 
 // program is a compiled expression. It is the only maker of CEL programs, so
-// that each has its limits.
+// that each has its limits. The expression is checked when the program is made
+// and planned when it is first evaluated: most of what is checked never runs.
 type program struct {
-	cel   cel.Program
+	plan  func() (cel.Program, error)
 	refs  [][]string
 	times [][]string // what of refs holds timestamps
 }
 
-func newProgram(env *cel.Env, checked *cel.Ast) (*program, error) {
-	p, err := env.Program(checked, cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
-	if err != nil {
-		return nil, err
-	}
-	out := &program{cel: p, refs: refsOf(checked.NativeRep().Expr())}
+func newProgram(env *cel.Env, checked *cel.Ast) *program {
+	out := &program{refs: refsOf(checked.NativeRep().Expr())}
+	out.plan = sync.OnceValues(func() (cel.Program, error) {
+		return env.Program(checked, cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
+	})
 	for _, path := range out.refs {
 		if holdsTime(path) {
 			out.times = append(out.times, path)
 		}
 	}
-	return out, nil
+	return out
 }
 
 func (p *program) Refs() [][]string { return p.refs }
@@ -49,7 +50,11 @@ func (p *program) Eval(ctx context.Context, scope map[string]any) (v any, err er
 			v, err = nil, fmt.Errorf("evaluation panicked: %v", r)
 		}
 	}()
-	out, _, err := p.cel.ContextEval(ctx, p.withTimes(scope))
+	planned, err := p.plan()
+	if err != nil {
+		return nil, err
+	}
+	out, _, err := planned.ContextEval(ctx, p.withTimes(scope))
 	if err != nil {
 		return nil, err
 	}
