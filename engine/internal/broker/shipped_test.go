@@ -1,0 +1,96 @@
+package broker
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/events/bus"
+)
+
+// installation is a broker with streams and one principal of each kind, which
+// have the same names whichever server it is.
+type installation struct {
+	*Broker
+	admin, bot, worker, ci bus.Credential
+}
+
+// shipped runs a test against everything that is shipped: the embedded
+// server, and a server with deployments/nats.conf.
+func shipped(t *testing.T, test func(t *testing.T, in *installation)) {
+	t.Run("embedded", func(t *testing.T) { test(t, prepared(t, embedded(t))) })
+	t.Run("external", func(t *testing.T) { test(t, prepared(t, external(t))) })
+}
+
+func prepared(t *testing.T, in *installation) *installation {
+	t.Helper()
+	if err := in.EnsureStreams(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"build", "deploy"} {
+		if err := in.EnsureTaskConsumer(t.Context(), events.DefaultPool, kind); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return in
+}
+
+func embedded(t *testing.T) *installation {
+	in := &installation{Broker: startIn(t, Options{Dir: t.TempDir()})}
+	in.admin = mustAdd(t, in.Broker, bus.KindAdmin, "admin", "")
+	in.bot = mustAdd(t, in.Broker, bus.KindUser, "bot", "")
+	in.worker = mustAdd(t, in.Broker, bus.KindWorker, "worker", "")
+	in.ci = mustAdd(t, in.Broker, bus.KindPublisher, "ci", "")
+	return in
+}
+
+func external(t *testing.T) *installation {
+	s := confServer(t)
+	x, err := ReadExternal(filepath.FromSlash("../../../deployments/external.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.URL = s.ClientURL()
+	in := &installation{Broker: startIn(t, Options{Dir: t.TempDir(), External: x})}
+	cred := func(kind, name, pool, password string) bus.Credential {
+		return bus.Credential{URL: s.ClientURL(), User: name, Password: os.Getenv(password), InboxPrefix: bus.InboxPrefix(name), Kind: kind, Name: name, Pool: pool}
+	}
+	in.admin = cred(bus.KindAdmin, "admin", "", "PENSTOCK_ADMIN_PASSWORD")
+	in.bot = cred(bus.KindUser, "bot", "", "PENSTOCK_BOT_PASSWORD")
+	in.worker = cred(bus.KindWorker, "worker", events.DefaultPool, "PENSTOCK_WORKER_PASSWORD")
+	in.ci = cred(bus.KindPublisher, "ci", "", "PENSTOCK_PUBLISHER_PASSWORD")
+	return in
+}
+
+// confServer runs a plain server with the shipped configuration file.
+func confServer(t *testing.T) *server.Server {
+	t.Helper()
+	for _, who := range []string{"SYS", "ENGINE", "WORKER", "PUBLISHER", "ADMIN", "BOT"} {
+		t.Setenv("PENSTOCK_"+who+"_PASSWORD", "p"+strings.ToLower(who)+"-secret")
+	}
+	t.Setenv("PENSTOCK_SERVER_NAME", "one")
+	t.Setenv("PENSTOCK_STORE_DIR", t.TempDir())
+	o, err := server.ProcessConfigFile(filepath.FromSlash("../../../deployments/nats.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !o.SyncAlways {
+		t.Error("deployments/nats.conf does not sync before it acknowledges")
+	}
+	o.Host, o.Port, o.NoSigs, o.NoLog = "127.0.0.1", server.RANDOM_PORT, true, true
+	s, err := server.NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(20 * time.Second) {
+		t.Fatal("the server does not get ready")
+	}
+	return s
+}
