@@ -175,14 +175,15 @@ func store(ctx context.Context, job *workers.Job, src *gitsrc.Checkout, p plan) 
 		return nil, err
 	}
 	defer root.Close()
+	// Looking before opening: to open a pipe would wait for ever.
+	if info, err := root.Stat(filepath.FromSlash(p.artifact)); err == nil && !info.Mode().IsRegular() {
+		return nil, fail("no_artifact", "artifact %s is not a file: have the command pack it, for example with tar", p.artifact)
+	}
 	file, err := root.Open(filepath.FromSlash(p.artifact))
 	if err != nil {
 		return nil, fail("no_artifact", "the command succeeded and left no file %s that can be read: %v", p.artifact, errors.Unwrap(err))
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fail("no_artifact", "artifact %s is not a file: have the command pack it, for example with tar", p.artifact)
-	}
 	name := path.Base(filepath.ToSlash(p.artifact))
 	digest, size, err := job.Artifacts.Put(ctx, name, file)
 	if err != nil {
