@@ -48,6 +48,9 @@ var (
 	ErrTooLarge = errors.New("the record is too large")
 	// ErrNotFound: there is no record on the subject.
 	ErrNotFound = errors.New("no record")
+	// ErrLost: the stream ends before what has been read of it already: its
+	// tail was lost and its sequences are being used again. Stop.
+	ErrLost = errors.New("the tail of the record was lost")
 	// ErrClosed: the journal or publisher is closed.
 	ErrClosed = errors.New("closed")
 )
@@ -101,14 +104,14 @@ type Journal interface {
 	LastPerSubject(ctx context.Context, filter string, fn func(Entry) error) error
 
 	// From calls fn with every record from sequence seq on (0 and 1 are the
-	// beginning), up to the last one that was stored when From was called.
+	// beginning), up to the last one that was stored when From was called. It
+	// gives ErrLost when the stream ends before seq-1.
 	From(ctx context.Context, seq uint64, fn func(Entry) error) error
 
 	// Tail is From going on: it calls fn with every record from seq on, each
 	// once and in order, across reconnects and restarts of the server, until
 	// ctx ends (it returns ctx's error) or fn gives an error (which it
-	// returns). It also ends with an error when the stream is gone or ends
-	// before what has been read, which means that a tail was lost.
+	// returns). It also ends when the stream is gone, and with ErrLost.
 	Tail(ctx context.Context, seq uint64, fn func(Entry) error) error
 
 	// Checkpoint stores a checkpoint for each of the partitions, replacing

@@ -1,0 +1,283 @@
+package journal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/events"
+)
+
+// errEnough ends a reading from within.
+var errEnough = errors.New("read enough")
+
+// reader reads a stream in order with a consumer that the server keeps no
+// state for: when anything is amiss it makes a new one behind what it has
+// given out.
+type reader struct {
+	l       *Log
+	stream  string
+	filter  string // empty for all
+	lasts   bool   // only the last record of each subject
+	next    uint64 // sequence of the next record to give out, at least
+	fn      func(Entry) error
+	idle    func(context.Context) error // called when nothing came for a while; may be nil
+	patient bool                        // outlast errors until the context ends
+}
+
+const (
+	fetchSize  = 1000
+	fetchWait  = time.Second
+	retryPause = 200 * time.Millisecond
+)
+
+func (r *reader) read(ctx context.Context) error {
+	failures := 0
+	for {
+		progress, err := r.session(ctx)
+		if progress {
+			failures = 0
+		}
+		failures++
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errEnough):
+			return nil
+		case isFinal(err), !r.patient && failures > 25:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryPause):
+		}
+	}
+}
+
+// final marks an error that no new attempt will mend.
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+func isFinal(err error) bool {
+	_, ok := errors.AsType[final](err)
+	return ok
+}
+
+// session reads with one consumer until something is amiss.
+func (r *reader) session(ctx context.Context) (progress bool, err error) {
+	cons, err := r.consumer(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer r.drop(cons)
+	var given uint64 // by this consumer
+	for ctx.Err() == nil {
+		batch, err := cons.Fetch(fetchSize, jetstream.FetchMaxWait(fetchWait))
+		if err != nil {
+			return progress, fmt.Errorf("stream %s: reading: %w", r.stream, err)
+		}
+		n := 0
+		for msg := range batch.Messages() {
+			if err = r.give(msg, &given); err != nil {
+				// Reading on would give out a gap.
+				go drain(batch)
+				return progress, err
+			}
+			progress = true
+			n++
+			if ctx.Err() != nil {
+				go drain(batch)
+				return progress, ctx.Err()
+			}
+		}
+		if err := batch.Error(); err != nil {
+			return progress, fmt.Errorf("stream %s: reading: %w", r.stream, err)
+		}
+		if n == 0 {
+			if err := r.quiet(ctx, cons); err != nil {
+				return progress, err
+			}
+		}
+	}
+	return progress, ctx.Err()
+}
+
+func drain(batch jetstream.MessageBatch) {
+	for range batch.Messages() {
+	}
+}
+
+func (r *reader) give(msg jetstream.Msg, given *uint64) error {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return fmt.Errorf("stream %s: reading: %w", r.stream, err)
+	}
+	if *given++; meta.Sequence.Consumer != *given {
+		return fmt.Errorf("stream %s: reading: a message is missing before %d", r.stream, meta.Sequence.Stream)
+	}
+	if meta.Sequence.Stream < r.next {
+		return nil // from before this consumer
+	}
+	e := Entry{Seq: meta.Sequence.Stream, Subject: msg.Subject(), Data: msg.Data(), Time: meta.Timestamp}
+	if err := r.fn(e); err != nil {
+		if errors.Is(err, errEnough) {
+			return err
+		}
+		return final{err}
+	}
+	r.next = e.Seq + 1
+	return nil
+}
+
+// quiet looks whether nothing came because there is nothing: a server that
+// was restarted has forgotten the consumer.
+func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer) error {
+	if r.idle != nil {
+		if err := r.idle(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := cons.Info(ctx); err != nil {
+		return fmt.Errorf("stream %s: reading: %w", r.stream, err)
+	}
+	return nil
+}
+
+func (r *reader) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	ctx, cancel := withDefaultTimeout(ctx)
+	defer cancel()
+	s, err := r.l.js.Stream(ctx, r.stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, final{fmt.Errorf("stream %s: reading: %w", r.stream, err)}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: reading: %w", r.stream, err)
+	}
+	if err := endsBefore(r.stream, s.CachedInfo().State.LastSeq, r.next); err != nil {
+		return nil, final{err}
+	}
+	cfg := jetstream.ConsumerConfig{
+		AckPolicy:         jetstream.AckNonePolicy,
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       max(r.next, 1),
+		FilterSubject:     r.filter,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: 30 * time.Second,
+	}
+	if r.lasts {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverLastPerSubjectPolicy, 0
+	}
+	cons, err := s.CreateConsumer(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: reading: %w", r.stream, err)
+	}
+	return cons, nil
+}
+
+func endsBefore(stream string, last, next uint64) error {
+	if next <= last+1 {
+		return nil
+	}
+	return fmt.Errorf("stream %s ends at %d, but %d has been read already: %w", stream, last, next-1, ErrLost)
+}
+
+// drop removes the consumer; the server does so by itself when this fails.
+func (r *reader) drop(cons jetstream.Consumer) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = r.l.js.DeleteConsumer(ctx, r.stream, cons.CachedInfo().Name)
+}
+
+// until reads up to the record that is the last one now.
+func (r *reader) until(ctx context.Context) error {
+	everything := r.filter
+	if everything == "" {
+		everything = ">"
+	}
+	last := func(ctx context.Context) (uint64, error) {
+		e, err := r.l.last(ctx, r.stream, everything)
+		if errors.Is(err, ErrNotFound) {
+			return 0, nil
+		}
+		return e.Seq, err
+	}
+	end, err := last(ctx)
+	if err != nil {
+		return err
+	}
+	if r.next > end {
+		return nil
+	}
+	fn := r.fn
+	r.fn = func(e Entry) error {
+		if e.Seq > end && !r.lasts {
+			return errEnough
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+		if e.Seq >= end {
+			return errEnough
+		}
+		return nil
+	}
+	// What was the last may have been purged meanwhile.
+	r.idle = func(ctx context.Context) error {
+		if now, err := last(ctx); err == nil && now < r.next {
+			return errEnough
+		}
+		return nil
+	}
+	return unwrapFinal(r.read(ctx))
+}
+
+func unwrapFinal(err error) error {
+	if f, ok := errors.AsType[final](err); ok {
+		return f.error
+	}
+	return err
+}
+
+// History implements Journal.
+func (l *Log) History(ctx context.Context, subject string) ([]Entry, error) {
+	var all []Entry
+	r := &reader{l: l, stream: events.StreamLog, filter: subject, fn: func(e Entry) error {
+		all = append(all, e)
+		return nil
+	}}
+	err := r.until(ctx)
+	return all, err
+}
+
+// LastPerSubject implements Journal.
+func (l *Log) LastPerSubject(ctx context.Context, filter string, fn func(Entry) error) error {
+	return l.lastPerSubject(ctx, events.StreamLog, filter, fn)
+}
+
+func (l *Log) lastPerSubject(ctx context.Context, stream, filter string, fn func(Entry) error) error {
+	return (&reader{l: l, stream: stream, filter: filter, lasts: true, fn: fn}).until(ctx)
+}
+
+// From implements Journal.
+func (l *Log) From(ctx context.Context, seq uint64, fn func(Entry) error) error {
+	s, err := l.js.Stream(ctx, events.StreamLog)
+	if err != nil {
+		return fmt.Errorf("stream %s: reading: %w", events.StreamLog, err)
+	}
+	if err := endsBefore(events.StreamLog, s.CachedInfo().State.LastSeq, seq); err != nil {
+		return err
+	}
+	return (&reader{l: l, stream: events.StreamLog, next: seq, fn: fn}).until(ctx)
+}
+
+// Tail implements Journal.
+func (l *Log) Tail(ctx context.Context, seq uint64, fn func(Entry) error) error {
+	r := &reader{l: l, stream: events.StreamLog, next: seq, fn: fn, patient: true}
+	return unwrapFinal(r.read(ctx))
+}
