@@ -2,7 +2,6 @@ package workers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -55,8 +54,8 @@ func (w *Worker) attempt(work, report context.Context, kind string, m Message) {
 	beating.Go(func() { a.keepAlive(heartbeats) })
 	result := a.do(ctx)
 	freed()
-	if !a.givenUp.Load() {
-		a.finish(report, result)
+	if a.known(result) {
+		a.finish(report, settle(a.task, result, a.silent.Load()))
 	}
 	reported()
 	beating.Wait()
@@ -119,7 +118,6 @@ func (a *attempt) do(ctx context.Context) events.Result {
 	if err := removeAll(dir); err != nil {
 		a.log.Warn("the task's directory could not be removed", "dir", dir, "error", err)
 	}
-	result = settle(a.task, result, ctx)
 	a.log.Debug("task ended", "outcome", result.Outcome)
 	return result
 }
@@ -174,8 +172,15 @@ func final(code string) bool {
 	return false
 }
 
+// known reports whether the worker may and can say what came of the attempt.
+// One that must not run twice and was ended in the middle for lack of answers
+// is left to the engine, which asks what became of it, where the kind knows.
+func (a *attempt) known(r events.Result) bool {
+	if a.givenUp.Load() {
+		return false
+	}
+	return !a.silent.Load() || r.Outcome != events.Cancelled || a.task.Runs == events.RunsRepeatable
+}
+
 // errSilence is why a context ends when heartbeats go unanswered.
 var errSilence = fmt.Errorf("the engine has not answered for half of the heartbeat timeout: %w", ErrStale)
-
-// cutOff says that the work was ended because nobody knew whose it was.
-func cutOff(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errSilence) }

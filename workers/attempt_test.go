@@ -91,47 +91,70 @@ func TestAfterAStaleVerdictNothingIsSent(t *testing.T) {
 	}
 }
 
-func TestTaskEndsWhenNoHeartbeatIsAnsweredForHalfTheTimeout(t *testing.T) {
-	for runs, want := range map[string]string{events.RunsOnce: events.Inconclusive, events.RunsRepeatable: events.Failed} {
-		t.Run(runs, func(t *testing.T) {
-			bubble(t, func(t *testing.T, b *fakeBus) {
-				silent := true
-				away := func(int, string) (events.Answer, error) {
-					b.mu.Lock()
-					defer b.mu.Unlock()
-					if silent {
-						return events.Answer{}, errNoAnswer
-					}
-					return applied(events.GoOn)
-				}
-				b.answer[events.VerbAttemptHeartbeat], b.answer[events.VerbAttemptFinish] = away, away
-				lasted := make(chan time.Duration, 1)
-				stop := start(t, workers.Options{Conn: b, Kinds: one(func(ctx context.Context, job *workers.Job) events.Result {
-					began := time.Now()
-					<-ctx.Done()
-					if !errors.Is(context.Cause(ctx), workers.ErrStale) {
-						t.Errorf("ended with %v", context.Cause(ctx))
-					}
-					lasted <- time.Since(began)
-					return workers.Interrupted(ctx)
-				})})
-				next := task("t1")
-				next.Runs = runs
-				b.deliver(next)
-				if d := <-lasted; d != 15*time.Second {
-					t.Errorf("it had effects for %v without an answer, want 15 s", d)
-				}
-				b.until(t, "results that are not answered", func() bool { return len(b.of(events.VerbAttemptFinish, "t1")) > 3 })
-				b.mu.Lock()
-				silent = false
-				b.mu.Unlock()
-				mustStop(t, stop)
-				if got := b.result(t, "t1"); got.Outcome != want || got.Error.Code != events.CodeWorkerLost {
-					t.Errorf("reported %+v, %+v; want %s", got, got.Error, want)
-				}
-			})
-		})
+// cutOff does one task while the engine is away, until it has ended; then the
+// engine is back.
+func cutOff(t *testing.T, b *fakeBus, next events.Task, do func(ctx context.Context) events.Result) {
+	silent := true
+	away := func(int, string) (events.Answer, error) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if silent {
+			return events.Answer{}, errNoAnswer
+		}
+		return applied(events.GoOn)
 	}
+	b.answer[events.VerbAttemptHeartbeat], b.answer[events.VerbAttemptFinish] = away, away
+	lasted := make(chan time.Duration, 1)
+	stop := start(t, workers.Options{Conn: b, Kinds: one(func(ctx context.Context, job *workers.Job) events.Result {
+		began := time.Now()
+		<-ctx.Done()
+		if !errors.Is(context.Cause(ctx), workers.ErrStale) {
+			t.Errorf("ended with %v", context.Cause(ctx))
+		}
+		lasted <- time.Since(began)
+		return do(ctx)
+	})})
+	b.deliver(next)
+	if d := <-lasted; d != 15*time.Second {
+		t.Errorf("it had effects for %v without an answer, want 15 s", d)
+	}
+	time.Sleep(20 * time.Second) // of the bubble's clock
+	b.mu.Lock()
+	silent = false
+	b.mu.Unlock()
+	mustStop(t, stop)
+}
+
+func TestRepeatableTaskFailsWhenNoHeartbeatIsAnsweredForHalfTheTimeout(t *testing.T) {
+	bubble(t, func(t *testing.T, b *fakeBus) {
+		next := task("t1")
+		next.Runs = events.RunsRepeatable
+		cutOff(t, b, next, workers.Interrupted)
+		if got := b.result(t, "t1"); got.Outcome != events.Failed || got.Error.Code != events.CodeWorkerLost || !got.Error.Retryable {
+			t.Errorf("reported %+v, %+v", got, got.Error)
+		}
+	})
+}
+
+func TestTaskThatMustNotRunTwiceIsLeftToTheEngineWhenItWasEndedInTheMiddle(t *testing.T) {
+	bubble(t, func(t *testing.T, b *fakeBus) {
+		cutOff(t, b, task("t1"), workers.Interrupted)
+		if got := b.requests(events.VerbAttemptFinish, "t1"); len(got) > 0 {
+			t.Errorf("reported %v", got)
+		}
+		if n := len(b.requests(events.VerbAttemptHeartbeat, "t1")); n > 4 {
+			t.Errorf("%d heartbeats; they must end, so that the engine takes the attempt for lost", n)
+		}
+	})
+}
+
+func TestResultThatIsKnownIsReportedAlthoughNoHeartbeatWasAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T, b *fakeBus) {
+		cutOff(t, b, task("t1"), func(context.Context) events.Result { return events.Result{Outcome: events.Succeeded} })
+		if got := b.result(t, "t1"); got.Outcome != events.Succeeded {
+			t.Errorf("reported %+v", got)
+		}
+	})
 }
 
 func TestBusyEngineIsNoAnswerToAHeartbeat(t *testing.T) {

@@ -15,14 +15,14 @@ import (
 // cleans up, so that the engine does not take the worker for lost.
 func (a *attempt) keepAlive(ctx context.Context) {
 	every, limit := a.intervals()
-	answered := a.granted
+	answered, cancelled := a.granted, false
 	for sleep(ctx, every-time.Since(answered)) {
 		answer, sent, err := a.beat(ctx, answered.Add(limit), limit/3)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			if !a.silent.Swap(true) {
+			if !cancelled && !a.silent.Swap(true) {
 				a.log.Warn("no heartbeat was answered; the task is ended", "for", limit)
 				a.end(errSilence)
 			}
@@ -33,6 +33,7 @@ func (a *attempt) keepAlive(ctx context.Context) {
 			a.end(ErrStale)
 			return
 		case answer.Verdict == events.Cancel:
+			cancelled = true
 			a.end(ErrCancelled)
 			answered = sent
 		default:

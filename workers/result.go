@@ -1,7 +1,6 @@
 package workers
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,9 +18,10 @@ const (
 )
 
 // settle makes what a handler returned into a result that the engine takes.
-func settle(task *events.Task, r events.Result, ctx context.Context) events.Result {
-	if cutOff(ctx) && r.Outcome == events.Cancelled {
-		r = disconnected(task)
+// silent says that the work was ended because the engine did not answer.
+func settle(task *events.Task, r events.Result, silent bool) events.Result {
+	if silent && r.Outcome == events.Cancelled {
+		r = disconnected()
 	}
 	if problem := wrong(r); problem != "" {
 		return Fail("bad_result", "the worker of kind "+task.Kind+" gave a result that is none: "+problem, false)
@@ -65,16 +65,10 @@ func wrong(r events.Result) string {
 	return ""
 }
 
-// disconnected is the result of work that was ended because the engine did
-// not answer. Nobody cancelled it, and whether it may be done again is the
-// kind's business.
-func disconnected(task *events.Task) events.Result {
-	message := "the worker had no answer from the engine for half of the heartbeat timeout and ended the task"
-	if task.Runs == events.RunsRepeatable {
-		return Fail(events.CodeWorkerLost, message, true)
-	}
-	return events.Result{Outcome: events.Inconclusive,
-		Error: &events.TaskError{Code: events.CodeWorkerLost, Message: message + "; what it had done by then is not known"}}
+// disconnected is the result of a repeatable task that was ended because the
+// engine did not answer. Nobody cancelled it, and it may be done again.
+func disconnected() events.Result {
+	return Fail(events.CodeWorkerLost, "the worker had no answer from the engine for half of the heartbeat timeout and ended the task", true)
 }
 
 func sizeOf(m map[string]any) (int, error) {
