@@ -86,9 +86,7 @@ func (c *Conn) subject(verb string) (string, error) {
 	case KindPublisher:
 		return "", fmt.Errorf("request %s: the credential of publisher %q may publish events and nothing else", verb, c.cred.Name)
 	case KindAdmin:
-		if strings.HasPrefix(verb, "auth.") {
-			return events.AdminSubject(c.cred.Name, verb), nil
-		}
+		return events.AdminSubject(c.cred.Name, verb), nil
 	default:
 		if strings.HasPrefix(verb, "auth.") {
 			return "", fmt.Errorf("request %s: only an administrator may manage credentials, and %q is none", verb, c.cred.Name)
