@@ -211,7 +211,7 @@ func (r *reader) until(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.next > end {
+	if r.next = max(r.next, 1); r.next > end {
 		return nil
 	}
 	fn := r.fn
