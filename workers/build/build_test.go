@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -273,9 +274,7 @@ func TestWhatCannotBeBuiltIsSaid(t *testing.T) {
 	change := func(more map[string]any) map[string]any {
 		m := map[string]any{}
 		for _, from := range []map[string]any{with, more} {
-			for k, v := range from {
-				m[k] = v
-			}
+			maps.Copy(m, from)
 		}
 		return m
 	}

@@ -25,6 +25,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -207,10 +208,10 @@ func exitError(program string, cmd *exec.Cmd, err error) error {
 // than in the worker's, relative paths counting from its directory.
 func lookPath(c Command) (string, error) {
 	program := c.Args[0]
-	if runtime.GOOS == "windows" || strings.ContainsRune(program, os.PathSeparator) {
-		if strings.HasPrefix(program, ".") || runtime.GOOS != "windows" {
-			return program, nil // exec resolves it from Dir
-		}
+	switch {
+	case filepath.Base(program) != program:
+		return program, nil // a path: exec resolves it from Dir
+	case runtime.GOOS == "windows": // has rules of its own, PATHEXT among them
 		return exec.LookPath(program)
 	}
 	var path string
@@ -219,7 +220,7 @@ func lookPath(c Command) (string, error) {
 			path = v
 		}
 	}
-	for _, dir := range strings.Split(path, string(os.PathListSeparator)) {
+	for dir := range strings.SplitSeq(path, string(os.PathListSeparator)) {
 		if !strings.HasPrefix(dir, string(os.PathSeparator)) {
 			continue // a relative PATH would let a checkout replace a program
 		}

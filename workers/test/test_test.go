@@ -4,6 +4,7 @@ package test_test
 
 import (
 	"context"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -168,9 +169,7 @@ func TestWithoutAResultTheTaskFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := map[string]any{"repository": with["repository"], "commit": with["commit"]}
-			for k, v := range tc.more {
-				m[k] = v
-			}
+			maps.Copy(m, tc.more)
 			_, res := do(t, m)
 			wantFailure(t, res, tc.code, tc.says)
 		})
