@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/penstock-cd/penstock/events"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the server and its workers",
+		Example: `  penstock status
+  penstock status -o json | jq '.workers[].kinds'`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd.Context(), func(s *session) error {
+				var info events.ServerInfo
+				if _, err := s.ask(cmd.Context(), events.VerbServer, nil, &info); err != nil {
+					return err
+				}
+				if a.output == "json" {
+					return a.printJSON(info)
+				}
+				a.printStatus(info)
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) printStatus(info events.ServerInfo) {
+	fields(a.stdout, "", "Server", join(info.Instance, info.Version), "Started", a.moment(&info.StartedAt, "ago"),
+		"NATS", info.NATS, "HTTP", info.HTTP, "Data", info.Data,
+		"Runs", fmt.Sprintf("%d, of which %d wait for people", info.Runs, info.Waiting))
+	if len(info.Workers) == 0 {
+		a.note("no workers are connected, so no task starts\nhint: penstock worker")
+		return
+	}
+	t := table{head: []string{"WORKER", "POOL", "KINDS", "BUSY", "HOST", "VERSION", "SEEN"}}
+	for _, w := range info.Workers {
+		t.add(w.Worker, w.Pool, strings.Join(w.Kinds, ","), strconv.Itoa(w.Busy)+"/"+strconv.Itoa(w.Slots), w.Host, w.Version,
+			short(a.now().Sub(w.SeenAt))+" ago")
+	}
+	fmt.Fprintln(a.stdout)
+	t.print(a.stdout, "")
+}
