@@ -9,23 +9,25 @@ import (
 // UserSubject(uid, verb) and gets an Answer whose Result has the type that is
 // named here. The HTTP API offers the same.
 const (
-	VerbStart       = "run.start"        // StartRun → RunView
-	VerbList        = "run.list"         // ListRuns → RunList
-	VerbGet         = "run.get"          // GetRun → RunView
-	VerbWhy         = "run.why"          // GetRun → WhyView
-	VerbDecide      = "run.decide"       // Decide → nothing
-	VerbCancel      = "run.cancel"       // CancelRun → nothing
-	VerbRecords     = "run.records"      // GetRun → Records
-	VerbVerify      = "run.verify"       // GetRun → Verification
-	VerbOutput      = "run.output"       // ReadOutput → Output
-	VerbEvents      = "event.list"       // ReadEvents → EventPage
-	VerbPublish     = "event.publish"    // Event in structured JSON → nothing
-	VerbApply       = "definition.apply" // Apply → Applied
-	VerbDefinitions = "definition.list"  // nothing → Definitions
-	VerbServer      = "server.info"      // nothing → ServerInfo
-	VerbAuthAdd     = "auth.add"         // AddPrincipal → a bus credential; administrators
-	VerbAuthList    = "auth.list"        // nothing → Principals; administrators
-	VerbAuthRevoke  = "auth.revoke"      // RevokePrincipal → nothing; administrators
+	VerbStart        = "run.start"        // StartRun → RunView
+	VerbList         = "run.list"         // ListRuns → RunList
+	VerbGet          = "run.get"          // GetRun → RunView
+	VerbWhy          = "run.why"          // GetRun → WhyView
+	VerbDecide       = "run.decide"       // Decide → nothing
+	VerbCancel       = "run.cancel"       // CancelRun → nothing
+	VerbRecords      = "run.records"      // GetRun → Records
+	VerbVerify       = "run.verify"       // GetRun → Verification
+	VerbOutput       = "run.output"       // ReadOutput → Output
+	VerbEvents       = "event.list"       // ReadEvents → EventPage
+	VerbPublish      = "event.publish"    // Event in structured JSON → nothing
+	VerbApply        = "definition.apply" // Apply → Applied
+	VerbDefinitions  = "definition.list"  // nothing → Definitions
+	VerbServer       = "server.info"      // nothing → ServerInfo
+	VerbEnvironments = "environment.list" // nothing → Environments
+	VerbEnvFree      = "environment.free" // FreeEnvironment → nothing
+	VerbAuthAdd      = "auth.add"         // AddPrincipal → a bus credential; administrators
+	VerbAuthList     = "auth.list"        // nothing → Principals; administrators
+	VerbAuthRevoke   = "auth.revoke"      // RevokePrincipal → nothing; administrators
 )
 
 // Verbs of workers, on WorkerSubject.
@@ -140,7 +142,11 @@ type WaitReason struct {
 	Since   *time.Time `json:"since,omitempty"`
 	Until   *time.Time `json:"until,omitempty"`
 	Content string     `json:"content,omitempty"` // digest that a decision must name
-	Next    []string   `json:"next,omitempty"`    // commands that would help
+	// Environment, Kind and Pool say which lock or which worker.
+	Environment string   `json:"environment,omitempty"`
+	Kind        string   `json:"kind,omitempty"`
+	Pool        string   `json:"pool,omitempty"`
+	Next        []string `json:"next,omitempty"` // commands that would help
 }
 
 // WhyView says what a run waits for, or why it ended as it did.
@@ -300,6 +306,32 @@ type WorkerInfo struct {
 	Hello
 	Pool   string    `json:"pool"`
 	SeenAt time.Time `json:"seenAt"`
+}
+
+// Environments lists the environments that are defined or were used.
+type Environments struct {
+	Environments []EnvironmentView `json:"environments"`
+}
+
+// EnvironmentView is an environment as people see it.
+type EnvironmentView struct {
+	Name     string     `json:"name"`
+	Holder   string     `json:"holder,omitempty"` // run that has the lock
+	Grant    int64      `json:"grant,omitempty"`  // number of its grant
+	Since    *time.Time `json:"since,omitempty"`
+	Queue    []string   `json:"queue,omitempty"` // runs that wait, first in, first out
+	Artifact string     `json:"artifact,omitempty"`
+	Run      string     `json:"run,omitempty"` // that deployed it
+	URL      string     `json:"url,omitempty"`
+	At       *time.Time `json:"at,omitempty"`
+}
+
+// FreeEnvironment takes the lock of an environment from a run that ended
+// without knowing what it left there.
+type FreeEnvironment struct {
+	ID          string `json:"id" validate:"required,max=100"`
+	Environment string `json:"environment" validate:"required"`
+	Reason      string `json:"reason,omitempty" validate:"max=2000"`
 }
 
 // AddPrincipal makes a credential.

@@ -49,9 +49,11 @@ func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
 		if x.s.Open != nil && slices.Contains(x.s.Open.Envs, t.Env) {
 			return r, false // the approval says it
 		}
-		r.What, r.Summary = "lock", fmt.Sprintf("waits for the environment %s, which another run has", t.Env)
+		r.What, r.Environment = "lock", t.Env
+		r.Summary = fmt.Sprintf("waits for the lock of environment %s", t.Env)
 	case taskQueued:
 		r.What, r.Since, r.Until = "worker", timePtr(t.QueuedAt), timePtr(t.StartBy)
+		r.Kind, r.Pool = t.Kind, t.Pool
 		r.Summary = fmt.Sprintf("waits for a worker of kind %s in pool %s", t.Kind, t.Pool)
 		r.Next = []string{"penstock worker --kinds " + t.Kind}
 	case taskRunning:

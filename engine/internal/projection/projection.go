@@ -1,0 +1,174 @@
+// Package projection is what people ask for and no decision needs: an index
+// of the runs, the environments, and who waits. It is told of every state as
+// it is stored or read at the start, and holds nothing that the record does not.
+package projection
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/penstock-cd/penstock/engine/env"
+	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// Index holds a line for each run and the state of each environment.
+type Index struct {
+	mu    sync.RWMutex
+	runs  map[string]events.RunView
+	order []string // run ids by start, oldest first
+	envs  map[string]*env.Environment
+	last  map[int]uint64 // sequence of the last record by partition
+	watch map[chan struct{}]bool
+}
+
+// New makes an empty index.
+func New() *Index {
+	return &Index{runs: map[string]events.RunView{}, envs: map[string]*env.Environment{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
+}
+
+// Observe takes a state; it is an owner.Observer.
+func (x *Index) Observe(e owner.Entry) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	vp := events.Partition(e.Aggregate, e.ID)
+	x.last[vp] = max(x.last[vp], e.Seq)
+	switch s := e.State.(type) {
+	case *run.State:
+		if _, known := x.runs[e.ID]; !known {
+			x.insert(e.ID, s.StartedAt)
+		}
+		x.runs[e.ID] = run.View(s, e.V)
+	case *env.Environment:
+		x.envs[e.ID] = s
+	}
+	for ch := range x.watch {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// insert keeps order sorted by start; new runs nearly always go to the end.
+func (x *Index) insert(id string, started int64) {
+	i := len(x.order)
+	for i > 0 && x.runs[x.order[i-1]].StartedAt.UnixMilli() > started {
+		i--
+	}
+	x.order = slices.Insert(x.order, i, id)
+}
+
+// Last gives the sequence of the last record of each partition.
+func (x *Index) Last() map[int]uint64 {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	out := make(map[int]uint64, len(x.last))
+	for vp, seq := range x.last {
+		out[vp] = seq
+	}
+	return out
+}
+
+// Changed gives a channel that gets a value after changes, and its end.
+func (x *Index) Changed() (<-chan struct{}, func()) {
+	ch := make(chan struct{}, 1)
+	x.mu.Lock()
+	x.watch[ch] = true
+	x.mu.Unlock()
+	return ch, func() {
+		x.mu.Lock()
+		delete(x.watch, ch)
+		x.mu.Unlock()
+	}
+}
+
+// Resolve finds the run whose id is or begins with prefix. It gives "" with
+// the number of runs that fit when that is not one.
+func (x *Index) Resolve(prefix string) (id string, fits int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if _, ok := x.runs[prefix]; ok {
+		return prefix, 1
+	}
+	if prefix == "" {
+		return "", 0
+	}
+	for run := range x.runs {
+		if strings.HasPrefix(run, prefix) {
+			id = run
+			fits++
+		}
+	}
+	if fits != 1 {
+		return "", fits
+	}
+	return id, 1
+}
+
+// Environment gives the state of an environment, nil when nothing has used it.
+func (x *Index) Environment(name string) *env.Environment {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.envs[name]
+}
+
+// Run gives the line of a run.
+func (x *Index) Run(id string) (events.RunView, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	r, ok := x.runs[id]
+	return r, ok
+}
+
+// Environments gives the names of all environments that are defined or were
+// used, sorted.
+func (x *Index) Environments(cat *workflows.Catalog) []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	names := slices.Concat(slices.Collect(maps.Keys(cat.Environments)), slices.Collect(maps.Keys(x.envs)))
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Counts gives the number of runs and of those that wait for people.
+func (x *Index) Counts() (all, waiting int) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, r := range x.runs {
+		if r.Status == run.StatusWaiting {
+			waiting++
+		}
+	}
+	return len(x.runs), waiting
+}
+
+// List gives a page of runs, newest first. The cursor is the id of the last
+// run of the page before.
+func (x *Index) List(q events.ListRuns) events.RunList {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	limit := min(cmp.Or(q.Limit, 50), 1000)
+	page := events.RunList{Runs: []events.RunView{}}
+	i := len(x.order)
+	if q.Cursor != "" {
+		i = slices.Index(x.order, q.Cursor)
+	}
+	for i--; i >= 0; i-- {
+		r := x.runs[x.order[i]]
+		if q.Workflow != "" && r.Workflow != q.Workflow || q.Status != "" && r.Status != q.Status && r.Outcome != q.Status {
+			continue
+		}
+		if len(page.Runs) == limit {
+			page.Next = page.Runs[limit-1].ID
+			break
+		}
+		page.Runs = append(page.Runs, r)
+	}
+	return page
+}

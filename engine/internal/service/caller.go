@@ -1,0 +1,56 @@
+package service
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/penstock-cd/penstock/events"
+)
+
+// requestInfo is what the server says of the client behind a request that
+// came through a service import with sharing. Its user field is not read: a
+// client can forge it.
+type requestInfo struct {
+	Account string `json:"acc"`
+	Kind    string `json:"kind"`
+}
+
+// caller tells who asks for what: the token below which only the principal
+// may publish, in the account that such principals are in.
+func caller(m *nats.Msg) (Principal, string, error) {
+	var who Principal
+	var verb []string
+	tokens := strings.Split(m.Subject, ".")
+	account := events.AccountUsers
+	switch {
+	case len(tokens) >= 5 && tokens[2] == "u":
+		who.Kind, who.Name, verb = "user", tokens[3], tokens[4:]
+	case len(tokens) >= 5 && tokens[2] == "a":
+		who.Kind, who.Name, verb = "admin", tokens[3], tokens[4:]
+	case len(tokens) >= 7 && tokens[2] == "w":
+		who.Kind, who.Pool, who.Name, verb = "worker", tokens[4], tokens[5], tokens[6:]
+		account = events.AccountWork
+	default:
+		return who, "", refuse(events.CodeInvalid, "there is no API at %s", m.Subject)
+	}
+	var err error
+	if who.Name, err = events.Untoken(who.Name); err != nil {
+		return who, "", refuse(events.CodeInvalid, "%v", err)
+	}
+	if who.Pool != "" {
+		if who.Pool, err = events.Untoken(who.Pool); err != nil {
+			return who, "", refuse(events.CodeInvalid, "%v", err)
+		}
+	}
+	var info requestInfo
+	if err := json.Unmarshal([]byte(m.Header.Get("Nats-Request-Info")), &info); err != nil {
+		return who, "", refuse(events.CodeDenied, "the server does not say where the request comes from; the account's import must share it")
+	}
+	if info.Account != account || info.Kind != "Client" {
+		return who, "", refuse(events.CodeDenied, "the request comes from account %s as %s, where it must not", info.Account, info.Kind)
+	}
+	who.Via = "bus"
+	return who, strings.Join(verb, "."), nil
+}

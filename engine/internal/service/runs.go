@@ -1,0 +1,255 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/env"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// longest is how long a person's command may stay valid.
+const longest = 15 * time.Minute
+
+func (s *Service) start(ctx context.Context, who Principal, body []byte) (any, error) {
+	var req events.StartRun
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
+	id := record.Derive("start", who.Kind, who.Name, req.ID, req.Workflow)
+	inputs, _ := workflows.Normal(req.Inputs).(map[string]any)
+	a := s.command(ctx, who, record.Run, id, record.Input{ID: req.ID, Kind: record.InStart,
+		Start: &record.Start{Run: id, Workflow: req.Workflow, Inputs: inputs, Text: true}})
+	if a.Status != events.StatusApplied && a.Status != events.StatusAlready {
+		return a, nil
+	}
+	view, err := s.details(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return view, nil
+}
+
+func (s *Service) list(_ context.Context, _ Principal, body []byte) (any, error) {
+	var req events.ListRuns
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
+	return s.o.Index.List(req), nil
+}
+
+// named reads a request that names a run.
+func (s *Service) named(body []byte) (string, error) {
+	var req events.GetRun
+	if err := s.read(body, &req); err != nil {
+		return "", err
+	}
+	return s.run(req.Run)
+}
+
+func (s *Service) get(ctx context.Context, _ Principal, body []byte) (any, error) {
+	id, err := s.named(body)
+	if err != nil {
+		return nil, err
+	}
+	return s.details(ctx, id)
+}
+
+// state reads a run and what it is decided by.
+func (s *Service) state(ctx context.Context, id string) (*run.State, int64, run.Definitions, error) {
+	state, v, err := s.o.Owner.State(ctx, record.Run, id)
+	if err != nil {
+		return nil, 0, run.Definitions{}, err
+	}
+	st, ok := state.(*run.State)
+	if !ok || st == nil {
+		return nil, 0, run.Definitions{}, refuse(events.CodeNotFound, "there is no run %s", id)
+	}
+	d, err := s.Definitions(st.Catalog, s.o.Definitions.Current().Digest, st.Workflow)
+	return st, v, d, err
+}
+
+// Definitions finds what a run is decided by; it is a run.Lookup.
+func (s *Service) Definitions(started, inForce, workflow string) (run.Definitions, error) {
+	pinned, err := s.o.Definitions.ByDigest(started)
+	if err != nil {
+		return run.Definitions{}, err
+	}
+	now, err := s.o.Definitions.ByDigest(inForce)
+	if err != nil {
+		return run.Definitions{}, err
+	}
+	wf := pinned.Workflows[workflow]
+	if wf == nil {
+		return run.Definitions{}, fmt.Errorf("definitions %s have no workflow %s", started, workflow)
+	}
+	return run.Definitions{Workflow: wf, Kinds: pinned.Kinds, Now: now}, nil
+}
+
+func (s *Service) details(ctx context.Context, id string) (*events.RunView, error) {
+	st, v, d, err := s.state(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	view := run.Details(d, st, v, s.o.Owner.Now())
+	for i := range view.Tasks {
+		if view.Tasks[i].Status == "running" {
+			view.Tasks[i].Progress = s.o.Owner.Progress(view.Tasks[i].ID)
+		}
+	}
+	s.complete(id, view.Waiting)
+	return &view, nil
+}
+
+func (s *Service) why(ctx context.Context, _ Principal, body []byte) (any, error) {
+	id, err := s.named(body)
+	if err != nil {
+		return nil, err
+	}
+	st, v, d, err := s.state(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	view := run.Explain(d, st, v, s.o.Owner.Now())
+	s.complete(id, view.Waiting)
+	return view, nil
+}
+
+// complete adds what the run itself does not know: who holds a lock, whether
+// a worker is alive.
+func (s *Service) complete(id string, waiting []events.WaitReason) {
+	for i := range waiting {
+		w := &waiting[i]
+		switch w.What {
+		case "lock":
+			if e := s.o.Index.Environment(w.Environment); e != nil && e.Holder != nil {
+				w.Summary = fmt.Sprintf("waits for the lock of environment %s, which run %s has since %s", w.Environment,
+					e.Holder.Run, time.UnixMilli(e.Holder.Since).UTC().Format(time.TimeOnly))
+				if n := e.Place(id); n > 0 {
+					w.Summary += fmt.Sprintf("; number %d in the queue", n)
+				}
+				w.Next = append(w.Next, "penstock why "+e.Holder.Run)
+			}
+		case "worker":
+			if n := s.workers.serving(w.Pool, w.Kind); n == 0 {
+				w.Summary += "; no live worker serves it"
+			} else {
+				w.Summary += fmt.Sprintf("; %d live workers serve it, all busy or about to take it", n)
+				w.Next = nil
+			}
+		}
+	}
+}
+
+func (s *Service) decide(ctx context.Context, who Principal, body []byte) (any, error) {
+	var req events.Decide
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
+	id, err := s.run(req.Run)
+	if err != nil {
+		return nil, err
+	}
+	req.Run = id
+	if req.Via == "" {
+		req.Via = who.Via
+	}
+	if at := time.UnixMilli(s.o.Owner.Now()).Add(longest); req.NotAfter.IsZero() || req.NotAfter.After(at) {
+		req.NotAfter = at
+	}
+	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InDecide, Decide: &req}), nil
+}
+
+func (s *Service) cancel(ctx context.Context, who Principal, body []byte) (any, error) {
+	var req events.CancelRun
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
+	id, err := s.run(req.Run)
+	if err != nil {
+		return nil, err
+	}
+	req.Run = id
+	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InCancel, Cancel: &req}), nil
+}
+
+func (s *Service) records(ctx context.Context, _ Principal, body []byte) (any, error) {
+	id, err := s.named(body)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.o.Journal.History(ctx, events.LogSubject(record.Run, id))
+	if err != nil {
+		return nil, err
+	}
+	out := events.Records{}
+	for _, e := range list {
+		out.Records = append(out.Records, events.StoredRecord{Seq: e.Seq, Hash: record.Hash(e.Data), Record: e.Data})
+	}
+	return out, nil
+}
+
+func (s *Service) verify(ctx context.Context, _ Principal, body []byte) (any, error) {
+	id, err := s.named(body)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.o.Journal.History(ctx, events.LogSubject(record.Run, id))
+	if err != nil {
+		return nil, err
+	}
+	stored := make([][]byte, len(list))
+	for i, e := range list {
+		stored[i] = e.Data
+	}
+	v := run.Verify(id, stored, s.Definitions)
+	if line, ok := s.o.Index.Run(id); ok && line.Records > int64(len(list)) {
+		v.OK = false
+		v.Problems = append(v.Problems, fmt.Sprintf("the run has had %d records, the store has %d: the last ones were lost", line.Records, len(list)))
+	}
+	return v, nil
+}
+
+func (s *Service) environments(context.Context, Principal, []byte) (any, error) {
+	out := events.Environments{Environments: []events.EnvironmentView{}}
+	for _, name := range s.o.Index.Environments(s.o.Definitions.Current()) {
+		out.Environments = append(out.Environments, environmentView(name, s.o.Index.Environment(name)))
+	}
+	return out, nil
+}
+
+func environmentView(name string, e *env.Environment) events.EnvironmentView {
+	v := events.EnvironmentView{Name: name}
+	if e == nil {
+		return v
+	}
+	if h := e.Holder; h != nil {
+		v.Holder, v.Grant, v.Since = h.Run, h.Grant, new(time.UnixMilli(h.Since).UTC())
+	}
+	for _, q := range e.Queue {
+		v.Queue = append(v.Queue, q.Run)
+	}
+	if d := e.Deployed; d != nil {
+		v.Artifact, v.Run, v.URL, v.At = d.Artifact, d.Run, d.URL, new(time.UnixMilli(d.At).UTC())
+	}
+	return v
+}
+
+func (s *Service) freeEnvironment(ctx context.Context, who Principal, body []byte) (any, error) {
+	var req events.FreeEnvironment
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
+	e := s.o.Index.Environment(req.Environment)
+	if e == nil || e.Holder == nil {
+		return nil, refuse(events.CodeConflict, "nobody holds the environment %s", req.Environment)
+	}
+	if line, ok := s.o.Index.Run(e.Holder.Run); ok && line.Status != run.StatusDone {
+		return nil, refuse(events.CodeConflict, "run %s holds the environment %s and goes on; cancel it first", e.Holder.Run, req.Environment)
+	}
+	return s.command(ctx, who, record.Environment, req.Environment, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InEnvFree}), nil
+}

@@ -1,0 +1,239 @@
+// Package service answers the engine's API: what people, bots and workers ask
+// over the bus, and the same over HTTP.
+//
+// Who asks is not what a request says. On the bus it is the token of the
+// subject, below which the server lets nobody else publish, and the account
+// that the server names; over HTTP it is the principal whose token was shown.
+// Deny is the default: what changes something asks the roles in force.
+package service
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/go-playground/validator/v10"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/engine/internal/broker"
+	"github.com/penstock-cd/penstock/engine/internal/definitions"
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/internal/projection"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// Principal is who asks.
+type Principal struct {
+	Kind   string   // "user", "admin", "worker", "publisher"
+	Name   string   //
+	Pool   string   // of a worker
+	Groups []string // that a login proved
+	Via    string   // "bus" or "http"
+}
+
+// Options configure a Service.
+type Options struct {
+	Owner       *owner.Owner
+	Definitions *definitions.Store
+	Index       *projection.Index
+	Journal     journal.Journal
+	Broker      *broker.Broker
+	Emit        func(e events.Event, env, workflow string) error
+	Info        events.ServerInfo
+	Log         *slog.Logger
+}
+
+// Service answers requests.
+type Service struct {
+	o        Options
+	work     jetstream.JetStream
+	notify   jetstream.JetStream
+	ext      jetstream.JetStream
+	validate *validator.Validate
+	workers  *workerList
+	handlers map[string]handler
+}
+
+type handler func(ctx context.Context, who Principal, body []byte) (any, error)
+
+// New makes a service.
+func New(o Options) (*Service, error) {
+	s := &Service{o: o, validate: validator.New(validator.WithRequiredStructEnabled()), workers: newWorkerList()}
+	var errs [3]error
+	s.work, errs[0] = jetstream.New(o.Broker.Work)
+	s.notify, errs[1] = jetstream.New(o.Broker.Notify)
+	s.ext, errs[2] = jetstream.New(o.Broker.Ext)
+	s.handlers = map[string]handler{
+		events.VerbStart: s.start, events.VerbList: s.list, events.VerbGet: s.get, events.VerbWhy: s.why,
+		events.VerbDecide: s.decide, events.VerbCancel: s.cancel, events.VerbRecords: s.records, events.VerbVerify: s.verify,
+		events.VerbOutput: s.output, events.VerbEvents: s.events, events.VerbPublish: s.publish,
+		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbServer: s.server,
+		events.VerbEnvironments: s.environments, events.VerbEnvFree: s.freeEnvironment,
+		events.VerbAuthAdd: s.authAdd, events.VerbAuthList: s.authList, events.VerbAuthRevoke: s.authRevoke,
+		events.VerbAttemptStart: s.attemptStart, events.VerbAttemptHeartbeat: s.attemptHeartbeat,
+		events.VerbAttemptFinish: s.attemptFinish, events.VerbWorkerHello: s.workerHello,
+	}
+	return s, errors.Join(errs[:]...)
+}
+
+// problem is a refusal with a code.
+type problem struct {
+	code, reason string
+}
+
+func (p *problem) Error() string { return p.reason }
+
+func refuse(code, format string, args ...any) error {
+	return &problem{code, fmt.Sprintf(format, args...)}
+}
+
+// answered is an answer that the owner gave; it is passed on as it is.
+type answered struct{ events.Answer }
+
+// Handle answers one request.
+func (s *Service) Handle(ctx context.Context, who Principal, verb string, body []byte) events.Answer {
+	h := s.handlers[verb]
+	if h == nil {
+		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: fmt.Sprintf("there is no verb %q", verb)}
+	}
+	result, err := h(ctx, who, body)
+	if err != nil {
+		return failure(err)
+	}
+	if a, ok := result.(answered); ok {
+		return a.Answer
+	}
+	a := events.Answer{Status: events.StatusApplied}
+	if result != nil {
+		if a.Result, err = json.Marshal(result); err != nil {
+			return failure(err)
+		}
+	}
+	return a
+}
+
+func failure(err error) events.Answer {
+	var p *problem
+	if errors.As(err, &p) {
+		return events.Answer{Status: events.StatusError, Code: p.code, Reason: p.reason}
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return events.Answer{Status: events.StatusBusy, Reason: "no answer in time; repeat with the same id"}
+	}
+	return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
+}
+
+// read decodes and validates a request.
+func (s *Service) read(body []byte, req any) error {
+	if len(body) == 0 {
+		body = []byte("{}")
+	}
+	if err := json.Unmarshal(body, req); err != nil {
+		return refuse(events.CodeInvalid, "the request is not the JSON that is asked for: %v", err)
+	}
+	err := s.validate.Struct(req)
+	var fields validator.ValidationErrors
+	if errors.As(err, &fields) {
+		f := fields[0]
+		return refuse(events.CodeInvalid, "the request's field %s does not satisfy %q", f.Field(), f.ActualTag()+cmp.Or(prefixed("=", f.Param()), ""))
+	}
+	return nil
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+// command runs an input on an aggregate and passes the answer on.
+func (s *Service) command(ctx context.Context, who Principal, agg, id string, in record.Input) answered {
+	in.By, in.Groups, in.Admin, in.Via = who.Name, who.Groups, who.Kind == "admin", who.Via
+	return answered{s.o.Owner.Do(ctx, agg, id, in)}
+}
+
+// may refuses unless the principal may do an action.
+func (s *Service) may(who Principal, action string) error {
+	cat := s.o.Definitions.Current()
+	roles := cat.RolesOf(who.Name, who.Groups...)
+	if who.Kind == "admin" {
+		roles = append(roles, workflows.AdministratorR)
+	}
+	if cat.Allows(roles, action, "") {
+		return nil
+	}
+	return refuse(events.CodeDenied, "%s may not do this: it takes the permission %s", who.Name, action)
+}
+
+// run finds a run by its id or the beginning of it.
+func (s *Service) run(prefix string) (string, error) {
+	id, fits := s.o.Index.Resolve(prefix)
+	switch {
+	case prefix == "":
+		return "", refuse(events.CodeInvalid, "the request names no run")
+	case fits == 0:
+		return "", refuse(events.CodeNotFound, "there is no run %q", prefix)
+	case fits > 1:
+		return "", refuse(events.CodeInvalid, "%d runs begin with %q; give more of the id", fits, prefix)
+	}
+	return id, nil
+}
+
+// limit is how many requests are answered at once.
+const limit = 4096
+
+// Serve answers requests on the bus until ctx ends.
+func (s *Service) Serve(ctx context.Context) error {
+	slots := make(chan struct{}, limit)
+	var work sync.WaitGroup
+	sub, err := s.o.Broker.Engine.QueueSubscribe("penstock.api.>", "penstock-engine", func(m *nats.Msg) {
+		if m.Reply == "" {
+			return // nobody would hear the answer, and nothing unanswered is done
+		}
+		slots <- struct{}{}
+		work.Go(func() {
+			defer func() { <-slots }()
+			s.respond(ctx, m)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("serve the API on the bus: %w", err)
+	}
+	if err := sub.SetPendingLimits(-1, 256<<20); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	err = sub.Unsubscribe()
+	work.Wait()
+	return err
+}
+
+func (s *Service) respond(ctx context.Context, m *nats.Msg) {
+	who, verb, err := caller(m)
+	var a events.Answer
+	if err != nil {
+		a = failure(err)
+		s.o.Log.Warn("a request was refused", "subject", m.Subject, "reason", err)
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		a = s.Handle(ctx, who, verb, m.Data)
+	}
+	p, err := json.Marshal(a)
+	if err == nil {
+		err = m.Respond(p)
+	}
+	if err != nil {
+		s.o.Log.Warn("an answer was not sent", "subject", m.Subject, "error", err)
+	}
+}
