@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strings"
 
-	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workers/proc"
 )
 
@@ -57,7 +56,7 @@ func (g *git) runIn(ctx context.Context, dir string, args ...string) (string, er
 	return stdout.String(), nil
 }
 
-// failed turns the error of a git command into an *events.TaskError about the clone.
+// failed turns the error of a git command into an *Error about the clone.
 func (g *git) failed(err error) error {
 	var start *proc.StartError
 	var exit *proc.ExitError
@@ -66,10 +65,10 @@ func (g *git) failed(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &start) && errors.Is(start, exec.ErrNotFound):
-		return &events.TaskError{Code: CodeGitMissing, Message: "git is not installed on this worker, or not in its PATH: " +
+		return &Error{Code: CodeGitMissing, Message: "git is not installed on this worker, or not in its PATH: " +
 			"install the package git (Debian, Alpine, Fedora), or the command line tools on macOS"}
 	case errors.As(err, &start):
-		return &events.TaskError{Code: CodeCloneFailed, Message: start.Error(), Retryable: true}
+		return &Error{Code: CodeCloneFailed, Message: start.Error(), Retryable: true}
 	case !errors.As(err, &exit) || !errors.As(err, &said): // the context has ended
 		return err
 	}
@@ -77,7 +76,7 @@ func (g *git) failed(err error) error {
 	if text == "" {
 		text = exit.Error()
 	}
-	return &events.TaskError{Code: CodeCloneFailed, Retryable: !permanent(text),
+	return &Error{Code: CodeCloneFailed, Retryable: !permanent(text),
 		Message: fmt.Sprintf("repository %s could not be fetched: %s%s", redact(g.repository), text, hint(text))}
 }
 
@@ -173,7 +172,7 @@ func (g *git) resolve(ctx context.Context, name string) (string, error) {
 	return "", g.noSuchCommit(name)
 }
 
-func (g *git) noSuchCommit(name string) *events.TaskError {
+func (g *git) noSuchCommit(name string) *Error {
 	message := fmt.Sprintf("repository %s has no commit %s", redact(g.repository), name)
 	if !isFullName(name) {
 		message = fmt.Sprintf("repository %s has no tag or branch %s", redact(g.repository), name)
@@ -181,5 +180,5 @@ func (g *git) noSuchCommit(name string) *events.TaskError {
 			message += "; give a commit by its full name of 40 digits"
 		}
 	}
-	return &events.TaskError{Code: CodeNoSuchCommit, Message: message}
+	return &Error{Code: CodeNoSuchCommit, Message: message}
 }

@@ -33,6 +33,9 @@ const (
 	CodeNoSuchCommit = "no_such_commit" // it could, and does not have the commit
 )
 
+// Error is what Clone and Directory give, ready to be a task's error.
+type Error = events.TaskError
+
 // Request says what to fetch.
 type Request struct {
 	Repository string
@@ -60,8 +63,8 @@ type Checkout struct {
 	Commits int // how many commits are new
 }
 
-// Clone makes a Checkout. The error is an *events.TaskError
-// with one of the codes above, unless ctx has ended.
+// Clone makes a Checkout. The error is an *Error with one of the codes above,
+// unless ctx has ended.
 func Clone(ctx context.Context, r Request) (*Checkout, error) {
 	if r.Note == nil {
 		r.Note = io.Discard
@@ -83,7 +86,7 @@ func Clone(ctx context.Context, r Request) (*Checkout, error) {
 
 func (g *git) clone(ctx context.Context, r Request) (*Checkout, error) {
 	if err := os.MkdirAll(r.Dir, 0o700); err != nil {
-		return nil, &events.TaskError{Code: CodeCloneFailed, Message: fmt.Sprintf("no directory for the checkout: %v", err), Retryable: true}
+		return nil, &Error{Code: CodeCloneFailed, Message: fmt.Sprintf("no directory for the checkout: %v", err), Retryable: true}
 	}
 	format := "sha1"
 	if len(r.Commit) == 64 && isHex(r.Commit) {
@@ -99,7 +102,7 @@ func (g *git) clone(ctx context.Context, r Request) (*Checkout, error) {
 	}
 	if len(commit) == 64 && format == "sha1" { // known only once a name has been resolved
 		if err := os.RemoveAll(r.Dir); err != nil {
-			return nil, &events.TaskError{Code: CodeCloneFailed, Message: err.Error(), Retryable: true}
+			return nil, &Error{Code: CodeCloneFailed, Message: err.Error(), Retryable: true}
 		}
 		if err := g.init(ctx, "sha256"); err != nil {
 			return nil, err

@@ -8,12 +8,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-
-	"github.com/penstock-cd/penstock/events"
 )
 
-func badSource(format string, args ...any) *events.TaskError {
-	return &events.TaskError{Code: CodeBadSource, Message: fmt.Sprintf(format, args...)}
+func badSource(format string, args ...any) *Error {
+	return &Error{Code: CodeBadSource, Message: fmt.Sprintf(format, args...)}
 }
 
 var (
@@ -31,7 +29,7 @@ func checkRepository(repository string) error {
 		return badSource("repository %q has control characters", shown)
 	case filepath.IsAbs(repository):
 		if _, err := os.Stat(repository); err != nil {
-			return &events.TaskError{Code: CodeCloneFailed, Message: fmt.Sprintf("no repository at %s on this worker: %v", shown, err)}
+			return &Error{Code: CodeCloneFailed, Message: fmt.Sprintf("no repository at %s on this worker: %v", shown, err)}
 		}
 		return nil
 	case helperForm.MatchString(repository):
