@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -179,14 +180,14 @@ func (run *sarifRun) finding(r *sarifResult, a adapter, root string) finding {
 	text := r.Message.format(rule)
 	f := finding{
 		Tool:     a.name,
-		Rule:     line(firstOf(r.RuleID, r.Rule.ID, rule.ID, "unnamed")),
+		Rule:     firstOf(line(firstOf(r.RuleID, r.Rule.ID, rule.ID)), "unnamed"),
 		Severity: severityOfResult(r, rule, a),
 		Title:    line(firstOf(rule.Short.Text, text, rule.Full.Text, rule.Name, rule.ID)),
 		Location: run.location(r, root),
 		URL:      rule.HelpURI,
 	}
-	if a.name == "sarif" && run.Tool.Driver.Name != "" {
-		f.Tool = line(run.Tool.Driver.Name)
+	if a.name == anySARIF.name {
+		f.Tool = firstOf(line(run.Tool.Driver.Name), a.name)
 	}
 	if a.messageIsTitle {
 		f.Title = line(firstOf(text, f.Title))
@@ -282,11 +283,15 @@ func (m sarifMessage) format(rule sarifRule) string {
 	if text == "" {
 		text = rule.Messages[m.ID].Text
 	}
-	for i, arg := range m.Arguments {
-		text = strings.ReplaceAll(text, "{"+strconv.Itoa(i)+"}", arg)
-	}
-	return text
+	return placeholder.ReplaceAllStringFunc(text, func(p string) string { // in one pass: arguments may hold braces themselves
+		if i, err := strconv.Atoi(p[1 : len(p)-1]); err == nil && i < len(m.Arguments) {
+			return m.Arguments[i]
+		}
+		return p
+	})
 }
+
+var placeholder = regexp.MustCompile(`\{\d+\}`)
 
 func (run *sarifRun) location(r *sarifResult, root string) string {
 	if len(r.Locations) == 0 {

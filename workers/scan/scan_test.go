@@ -162,7 +162,7 @@ func TestToolsAreToldToStayOffline(t *testing.T) {
 }
 
 func TestARequestThatCannotBeReliedOnFails(t *testing.T) {
-	dir, commit := repository(t, map[string]string{
+	dir, _ := repository(t, map[string]string{
 		"empty.sarif":  "",
 		"broken.sarif": `{"version":"2.1.0","runs":[{"results":[{"ruleId":`,
 		"other.json":   `{"hello":"world"}`,
@@ -174,7 +174,7 @@ func TestARequestThatCannotBeReliedOnFails(t *testing.T) {
 	}
 	git(t, dir, "add", "--all")
 	git(t, dir, "-c", "user.name=a", "-c", "user.email=a@x.example", "commit", "--quiet", "-m", "link")
-	commit = strings.TrimSpace(git(t, dir, "rev-parse", "HEAD"))
+	commit := strings.TrimSpace(git(t, dir, "rev-parse", "HEAD"))
 	install(t, "gitleaks", "echo cannot open the folder >&2; exit 1\n")
 	install(t, "trivy", "exit 0\n")
 	install(t, "grype", writeReport(recorded(t, "grype"), "--file", "0")+"\n")
@@ -326,17 +326,22 @@ func TestTheRealToolsAreUnderstood(t *testing.T) {
 			if _, err := exec.LookPath(tool); err != nil {
 				t.Skipf("%s is not on PATH: its adapter is tested on a recorded report only", tool)
 			}
-			with := map[string]any{"repository": dir, "commit": commit, "tools": []string{tool}}
+			job := workertest.New(t, map[string]any{"repository": dir, "commit": commit, "tools": []string{tool}})
 			if tool == "govulncheck" {
-				with["database"] = goDatabase(t)
+				binary, _ := goBinary(t)
+				job.With["database"] = goDatabase(t)
+				job.With["artifact"] = workertest.Store(t, job, "app", read(t, binary))
 			}
-			r, job := do(t, scan.Options{}, with)
+			r := scan.New(scan.Options{}).Do(t.Context(), job)
 			if r.Error != nil && r.Error.Code == "tool_failed" && (tool == "trivy" || tool == "grype" || tool == "osv-scanner") {
 				t.Skipf("%s has no vulnerability database here: %v", tool, r.Error)
 			}
 			list := found(t, r)
 			if tool == "gitleaks" && (len(list) == 0 || !strings.Contains(list[0], "deploy.env:1")) {
 				t.Errorf("findings %q, want the token in deploy.env", list)
+			}
+			if tool == "govulncheck" && (len(list) != 1 || !strings.Contains(list[0], "GO-2026-9001 artifact")) {
+				t.Errorf("findings %q, want GO-2026-9001 in the artifact", list)
 			}
 			if strings.Contains(workertest.Text(job.Stdout), githubToken) {
 				t.Error("the log shows the secret")
