@@ -2,7 +2,6 @@ package workflows
 
 import (
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 )
@@ -77,41 +76,23 @@ func (s *State) Doing() *Activity {
 // reads (Program.Refs). What is not there stays away; a value on the way that
 // is no map is kept whole.
 func Prune(scope map[string]any, refs [][]string) map[string]any {
-	out := map[string]any{}
-	whole := map[string]bool{} // names that some path takes as they are
+	rest := map[string][][]string{} // name → where its paths go on
+	whole := map[string]bool{}      // names at which some path ends
 	for _, path := range refs {
 		if len(path) == 0 {
 			continue
 		}
-		name := path[0]
+		rest[path[0]] = append(rest[path[0]], path[1:])
+		whole[path[0]] = whole[path[0]] || len(path) == 1
+	}
+	out := map[string]any{}
+	for name, paths := range rest {
 		v, ok := scope[name]
-		if !ok || whole[name] {
-			continue
-		}
-		m, isMap := v.(map[string]any)
-		if len(path) == 1 || !isMap {
-			out[name], whole[name] = v, true
-			continue
-		}
-		part := Prune(m, [][]string{path[1:]})
-		if before, ok := out[name].(map[string]any); ok {
-			merge(before, part)
-		} else {
-			out[name] = part
+		if m, isMap := v.(map[string]any); isMap && !whole[name] {
+			out[name] = Prune(m, paths)
+		} else if ok {
+			out[name] = v
 		}
 	}
 	return out
-}
-
-// merge adds what lies on one more path to what Prune has made so far.
-func merge(into, from map[string]any) {
-	for _, key := range slices.Sorted(maps.Keys(from)) {
-		a, isMap := into[key].(map[string]any)
-		b, isMapToo := from[key].(map[string]any)
-		if isMap && isMapToo {
-			merge(a, b)
-			continue
-		}
-		into[key] = from[key]
-	}
 }
