@@ -234,11 +234,13 @@ func Down(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var lost error
+	supervisor := 0
 	if c, st, err := connect(ctx, dir); err == nil {
+		supervisor = st.Supervisor
 		lost = c.call(ctx, http.MethodPost, "/v1/down", nil, nil)
 		c.close()
 		if lost != nil {
-			if p, err := os.FindProcess(st.Supervisor); err == nil {
+			if p, err := os.FindProcess(supervisor); err == nil {
 				p.Kill()
 			}
 		}
@@ -248,6 +250,9 @@ func Down(ctx context.Context, dir string) error {
 		return fmt.Errorf("environment in %s: %w", dir, errors.Join(err, lost))
 	}
 	defer lock.Close()
+	for supervisor != 0 && !gone(supervisor) && ctx.Err() == nil { // the lock ends a little earlier than the process
+		pause(ctx, time.Millisecond)
+	}
 	sweep(dir)
 	return forget(dir)
 }
@@ -261,7 +266,7 @@ func takeLock(dir string) (*os.File, error) {
 		if !errors.Is(err, errLocked) || ctx.Err() != nil {
 			return lock, err
 		}
-		pause(ctx, 20*time.Millisecond)
+		pause(ctx, 10*time.Millisecond)
 	}
 }
 

@@ -38,3 +38,13 @@ func sweep(dir string) (killed int) {
 	}
 	return killed
 }
+
+// gone reports whether a process has ended; whether it was reaped does not matter.
+func gone(pid int) bool {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return true
+	}
+	after := text[bytes.LastIndexByte(text, ')')+1:] // the name before may hold anything
+	return bytes.HasPrefix(after, []byte(" Z")) || bytes.HasPrefix(after, []byte(" X"))
+}

@@ -34,3 +34,6 @@ func sweep(dir string) (killed int) {
 	}
 	return killed
 }
+
+// gone reports whether a process has ended.
+func gone(pid int) bool { return syscall.Kill(pid, 0) == syscall.ESRCH }
