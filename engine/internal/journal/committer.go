@@ -25,7 +25,7 @@ func choose(sync string, replicas int) policy {
 		// in process names too: one commit at a time.
 		return policy{batchFrom: 2, groups: 1, window: maxBatch}
 	case sync == SyncLazy:
-		return policy{batchFrom: 1000, groups: 1 << 20, window: 1000}
+		return policy{batchFrom: 1 << 30, groups: 1 << 20, window: 2000}
 	default:
 		return policy{batchFrom: 16, groups: 2, window: 2 * maxBatch}
 	}

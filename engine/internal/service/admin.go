@@ -51,6 +51,9 @@ func (s *Service) Apply(ctx context.Context, by string, files []parse.File, dryR
 		}
 	}
 	if len(changed) > 0 {
+		if err := s.o.Changed(ctx); err != nil {
+			s.o.Log.Error("the consumers of task kinds could not be made", "error", err)
+		}
 		s.emit(events.DefinitionApplied, events.Happening{By: by, Definitions: changed})
 	}
 	if len(problems) > 0 {

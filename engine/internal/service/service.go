@@ -48,6 +48,7 @@ type Options struct {
 	Journal     journal.Journal
 	Broker      *broker.Broker
 	Emit        func(e events.Event, env, workflow string) error
+	Changed     func(ctx context.Context) error // called after definitions changed
 	Info        events.ServerInfo
 	Log         *slog.Logger
 }

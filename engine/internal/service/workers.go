@@ -125,3 +125,6 @@ func (l *workerList) serving(pool, kind string) int {
 	}
 	return n
 }
+
+// Workers gives the workers that are alive.
+func (s *Service) Workers() []events.WorkerInfo { return s.workers.live() }

@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/events/bus"
+)
+
+// Files that the engine keeps in its data directory, mode 0600.
+const (
+	AdminFile   = "admin.json"   // credential of the administrator
+	WorkerFile  = "worker.json"  // credential of workers on this host
+	taskKeyFile = "task-key.pem" // signs tasks
+	pemType     = "PENSTOCK TASK KEY"
+)
+
+// taskKey reads the key that signs tasks, or makes it.
+func taskKey(dir string) (ed25519.PrivateKey, error) {
+	path := filepath.Join(dir, taskKeyFile)
+	p, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		block := pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: key.Seed()})
+		return key, os.WriteFile(path, block, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key that signs tasks: %w", err)
+	}
+	block, _ := pem.Decode(p)
+	if block == nil || block.Type != pemType || len(block.Bytes) != ed25519.SeedSize {
+		return nil, fmt.Errorf("the key that signs tasks: %s holds no such key; restore it, or remove it to have a new one made", path)
+	}
+	return ed25519.NewKeyFromSeed(block.Bytes), nil
+}
+
+// writeCredentials keeps the credentials of the administrator and of local
+// workers in the data directory, with the addresses of this start.
+func (e *Engine) writeCredentials() error {
+	if err := e.writeCredential(AdminFile, bus.KindAdmin, "admin"); err != nil {
+		return err
+	}
+	if e.o.External != "" {
+		return nil // workers are users of the external server
+	}
+	return e.writeCredential(WorkerFile, bus.KindWorker, "local")
+}
+
+func (e *Engine) writeCredential(file, kind, name string) error {
+	path := filepath.Join(e.o.Dir, file)
+	known := slices.ContainsFunc(e.broker.ListPrincipals(), func(p events.Principal) bool { return p.Kind == kind && p.Name == name })
+	c, err := bus.ReadCredential(path)
+	if err != nil || !known || c.Name != name {
+		if known { // its secret is in no file any more
+			if err := e.broker.RevokePrincipal(kind, name); err != nil {
+				return err
+			}
+		}
+		added, err := e.broker.AddPrincipal(kind, name, "")
+		if err != nil {
+			return err
+		}
+		c = &added
+	}
+	if e.o.External == "" || c.URL == "" {
+		c.URL = e.info.NATS
+	}
+	c.HTTP, c.TaskKeys = e.info.HTTP, e.info.TaskKeys
+	return c.Write(path)
+}

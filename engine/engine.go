@@ -1,0 +1,369 @@
+// Package engine is Penstock's engine: embed it with New and Run, or start it
+// with penstock server.
+//
+// It is the imperative shell around the pure core (engine/run, engine/env):
+// it connects to NATS, or starts a server in this process; takes its
+// partitions over; reads incoming events; answers requests on the bus and
+// over HTTP; publishes tasks and events; and stores every transition as one
+// record before anybody hears of it. What decides anything is in the core;
+// what is stored is in engine/record.
+package engine
+
+import (
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/engine/api"
+	"github.com/penstock-cd/penstock/engine/internal/broker"
+	"github.com/penstock-cd/penstock/engine/internal/definitions"
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/internal/projection"
+	"github.com/penstock-cd/penstock/engine/internal/relay"
+	"github.com/penstock-cd/penstock/engine/internal/router"
+	"github.com/penstock-cd/penstock/engine/internal/service"
+	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// Options say what to run. The zero value of a field is its default.
+type Options struct {
+	// Dir is the data directory: credentials, keys and, with the embedded
+	// server, everything that is stored. Required.
+	Dir string
+	// Listen is where the embedded NATS server listens; 127.0.0.1:4222. Port 0
+	// takes a free one.
+	Listen string
+	// HTTP is where the HTTP API listens; DefaultHTTP. Port 0 takes a free
+	// one, "none" keeps it from listening.
+	HTTP string
+	// Sync is "always" (the default: an answer means on disk) or "lazy".
+	Sync string
+	// MaxStore is how many bytes the embedded server may store.
+	MaxStore int64
+	// External is the path of a file that says which NATS server to use
+	// instead of the embedded one.
+	External string
+	// Replicas of every stream; 1.
+	Replicas int
+	// Workflows are folders of definitions that are put in force and watched.
+	Workflows []string
+	// Heartbeat and HeartbeatTimeout say how often workers report, and when
+	// one that does not is lost.
+	Heartbeat, HeartbeatTimeout time.Duration
+	Instance                    string // name of this engine; host and process when empty
+	Version                     string
+	Log                         *slog.Logger
+}
+
+// DefaultHTTP is where the HTTP API listens.
+const DefaultHTTP = "127.0.0.1:8420"
+
+// Engine is an engine. Make it with New; Run runs it once.
+type Engine struct {
+	o     Options
+	ready chan struct{}
+	once  sync.Once
+
+	broker *broker.Broker
+	log    journal.Journal
+	defs   *definitions.Store
+	index  *projection.Index
+	owner  *owner.Owner
+	relay  *relay.Relay
+	svc    *service.Service
+	key    ed25519.PrivateKey
+	http   net.Listener
+	info   events.ServerInfo
+
+	folders map[string][32]byte // what each folder of definitions looked like when it was applied
+}
+
+// New checks options; it starts nothing.
+func New(o Options) (*Engine, error) {
+	if o.Dir == "" {
+		return nil, errors.New("engine: a data directory is needed")
+	}
+	o.HTTP = cmp.Or(o.HTTP, DefaultHTTP)
+	o.Heartbeat = cmp.Or(o.Heartbeat, run.Heartbeat)
+	o.HeartbeatTimeout = cmp.Or(o.HeartbeatTimeout, run.HeartbeatTimeout)
+	if o.HeartbeatTimeout < 2*o.Heartbeat {
+		return nil, fmt.Errorf("engine: the heartbeat timeout %v must be at least twice the heartbeat %v", o.HeartbeatTimeout, o.Heartbeat)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Instance == "" {
+		host, _ := os.Hostname()
+		o.Instance = fmt.Sprintf("%s-%d", cmp.Or(host, "engine"), os.Getpid())
+	}
+	if o.Version == "" {
+		o.Version = Version()
+	}
+	return &Engine{o: o, ready: make(chan struct{}), folders: map[string][32]byte{}}, nil
+}
+
+// Version is the version of this program, from its build.
+func Version() string {
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
+		return bi.Main.Version
+	}
+	return "(devel)"
+}
+
+// Ready is closed when the engine answers.
+func (e *Engine) Ready() <-chan struct{} { return e.ready }
+
+// Info tells where it listens; complete once Ready is closed.
+func (e *Engine) Info() events.ServerInfo { return e.info }
+
+// Run runs until ctx ends, which is a clean stop and no error.
+func (e *Engine) Run(ctx context.Context) error {
+	if err := e.open(ctx); err != nil {
+		e.close()
+		return err
+	}
+	err := e.serve(ctx)
+	e.close()
+	return err
+}
+
+// open starts everything up to the point where the engine can answer.
+func (e *Engine) open(ctx context.Context) (err error) {
+	o := e.o
+	var ext *broker.External
+	if o.External != "" {
+		if ext, err = broker.ReadExternal(o.External); err != nil {
+			return err
+		}
+	}
+	e.broker, err = broker.Start(ctx, broker.Options{Dir: o.Dir, Listen: o.Listen, Sync: o.Sync, MaxStore: o.MaxStore,
+		Replicas: o.Replicas, External: ext, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	if err := e.broker.EnsureStreams(ctx); err != nil {
+		return err
+	}
+	if e.key, err = taskKey(o.Dir); err != nil {
+		return err
+	}
+	js, err := jetstream.New(e.broker.Engine)
+	if err != nil {
+		return err
+	}
+	if err := journal.EnsureStreams(ctx, js, journal.Streams(max(o.Replicas, 1))...); err != nil {
+		return err
+	}
+	if e.log, err = journal.Open(ctx, js, journal.Options{Sync: o.Sync}); err != nil {
+		return err
+	}
+	kv, err := js.KeyValue(ctx, events.BucketDefs)
+	if err != nil {
+		return err
+	}
+	if e.defs, err = definitions.Open(ctx, kv, o.Log); err != nil {
+		return err
+	}
+	if err := e.listen(); err != nil {
+		return err
+	}
+	if err := e.start(ctx); err != nil {
+		return err
+	}
+	for _, dir := range e.o.Workflows {
+		look, err := e.applyFolder(ctx, dir, [32]byte{})
+		if err != nil {
+			return fmt.Errorf("definitions in %s: %w", dir, err)
+		}
+		e.folders[dir] = look
+	}
+	return nil
+}
+
+// start takes the partitions over and carries out what was left undone.
+func (e *Engine) start(ctx context.Context) error {
+	tasks, out, err := e.publishers(ctx)
+	if err != nil {
+		return err
+	}
+	e.index = projection.New()
+	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: tasks, Out: out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
+	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.index.Observe,
+		Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
+	if err := e.ensureConsumers(ctx); err != nil {
+		return err
+	}
+	if err := e.owner.Start(ctx); err != nil {
+		return err
+	}
+	if err := e.relay.Start(ctx, e.index.Last()); err != nil {
+		return err
+	}
+	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log,
+		Broker: e.broker, Emit: e.relay.Emit, Changed: e.ensureConsumers, Info: e.info, Log: e.o.Log})
+	return err
+}
+
+func (e *Engine) publishers(ctx context.Context) (tasks, out journal.Publisher, err error) {
+	work, err := jetstream.New(e.broker.Work)
+	if err != nil {
+		return nil, nil, err
+	}
+	notify, err := jetstream.New(e.broker.Notify)
+	if err != nil {
+		return nil, nil, err
+	}
+	opts := journal.Options{Sync: e.o.Sync}
+	if tasks, err = journal.NewPublisher(ctx, work, events.StreamTasks, opts); err != nil {
+		return nil, nil, err
+	}
+	out, err = journal.NewPublisher(ctx, notify, events.StreamOut, opts)
+	return tasks, out, err
+}
+
+// ensureConsumers makes the consumers of all task kinds that there are, so
+// that workers can wait for the first task.
+func (e *Engine) ensureConsumers(ctx context.Context) error {
+	for kind := range e.defs.Current().Kinds {
+		if err := e.broker.EnsureTaskConsumer(ctx, events.DefaultPool, kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listen opens the HTTP listener and fills in what the engine says of itself.
+func (e *Engine) listen() (err error) {
+	e.info = events.ServerInfo{Version: e.o.Version, Instance: e.o.Instance, StartedAt: time.Now().UTC(), NATS: e.broker.URL(),
+		Data: e.o.Dir, TaskKeys: []string{base64.StdEncoding.EncodeToString(e.key.Public().(ed25519.PublicKey))}}
+	if e.o.HTTP == "none" {
+		return nil
+	}
+	if e.http, err = net.Listen("tcp", e.o.HTTP); err != nil {
+		return fmt.Errorf("the HTTP API cannot listen on %s: %w (choose another address with --http, or none)", e.o.HTTP, err)
+	}
+	e.info.HTTP = "http://" + e.http.Addr().String()
+	return nil
+}
+
+// serve answers until ctx ends or the engine cannot go on.
+func (e *Engine) serve(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var work sync.WaitGroup
+	fail := func(what string, err error) {
+		if err != nil {
+			stop(fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
+	work.Go(func() { fail("events", e.route(ctx)) })
+	work.Go(func() { e.watchDefinitions(ctx) })
+	if e.http != nil {
+		work.Go(func() { fail("http", e.serveHTTP(ctx)) })
+	}
+	if err := e.writeCredentials(); err != nil {
+		stop(err)
+	} else {
+		e.once.Do(func() { close(e.ready) })
+	}
+	work.Go(func() {
+		select {
+		case <-e.owner.Fatal():
+			stop(e.owner.Cause())
+		case <-ctx.Done():
+		}
+	})
+	<-ctx.Done()
+	work.Wait()
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+func (e *Engine) route(ctx context.Context) error {
+	ext, err := jetstream.New(e.broker.Ext)
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(e.broker.Engine)
+	if err != nil {
+		return err
+	}
+	kv, err := js.KeyValue(ctx, events.BucketDefs)
+	if err != nil {
+		return err
+	}
+	return router.Run(ctx, router.Options{Ingress: ext, Marks: kv, Owner: e.owner, Log: e.o.Log})
+}
+
+func (e *Engine) serveHTTP(ctx context.Context) error {
+	srv := &http.Server{Handler: api.New(api.Options{Service: e.svc, Authenticate: e.broker.AuthenticateToken,
+		Stats: e.stats, Version: e.o.Version, Log: e.o.Log}), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	go func() {
+		<-ctx.Done()
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if srv.Shutdown(last) != nil {
+			srv.Close()
+		}
+	}()
+	if err := srv.Serve(e.http); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// close stops in the reverse order of open; every part may be missing.
+func (e *Engine) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if e.http != nil {
+		e.http.Close()
+	}
+	if e.owner != nil {
+		e.owner.Close(ctx)
+	}
+	if e.relay != nil {
+		e.relay.Close(ctx)
+	}
+	if e.log != nil {
+		e.log.Close(ctx)
+	}
+	if e.broker != nil {
+		if err := e.broker.Close(ctx); err != nil {
+			e.o.Log.Warn("the connections were not closed cleanly", "error", err)
+		}
+	}
+}
+
+// stats are the numbers for metrics and probes.
+func (e *Engine) stats() api.Stats {
+	s := api.Stats{Applied: e.owner.Applied()}
+	s.Runs, s.Waiting = e.index.Counts()
+	s.Workers = e.svc.Workers()
+	select {
+	case <-e.owner.Fatal():
+		s.Ready = e.owner.Cause()
+	default:
+		if !e.broker.Engine.IsConnected() {
+			s.Ready = errors.New("not connected to NATS")
+		}
+	}
+	return s
+}
