@@ -169,7 +169,7 @@ func stored(ctx context.Context, f jetstream.PubAckFuture, denied <-chan struct{
 		}
 		return err
 	case <-denied:
-		return &Refusal{Status: events.StatusError, Code: events.CodeDenied, Reason: "this credential may not store artifacts"}
+		return &Refusal{Status: events.StatusError, Code: events.CodeDenied, Reason: "this credential may not use artifacts"}
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -270,6 +270,9 @@ func (a *Artifacts) readOnce(ctx context.Context, subject string, body []byte) (
 	try, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	reply, err := requestUnlessDenied(try, a.nc, a.refusals, subject, body)
+	if errors.Is(err, errDenied) {
+		return nil, &Refusal{Status: events.StatusError, Code: events.CodeDenied, Reason: "this credential may not use artifacts"}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ type reporter struct {
 
 func report(t *testing.T, in *installation) *reporter {
 	t.Helper()
-	js, err := jetstream.New(in.notify)
+	js, err := jetstream.New(in.notify, jetstream.WithPublishAsyncMaxPending(2*followBuffer))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -78,7 +78,8 @@ func (c *Conn) Request(ctx context.Context, verb string, request, result any) (e
 }
 
 // subject is where this principal sends verb: below its own subject, which is
-// the only place where the server lets it publish.
+// the only place where the server lets it publish. An administrator asks for
+// everything as one: the subject is what proves it to the engine.
 func (c *Conn) subject(verb string) (string, error) {
 	switch c.cred.Kind {
 	case KindWorker:

@@ -64,7 +64,7 @@ func TestEachKindAsksOnItsOwnSubject(t *testing.T) {
 		verb, want string
 	}{
 		{in.bot, events.VerbDecide, "penstock.api.u.bot.run.decide"},
-		{in.admin, events.VerbDecide, "penstock.api.u.admin.run.decide"},
+		{in.admin, events.VerbDecide, "penstock.api.a.admin.run.decide"},
 		{in.admin, events.VerbAuthAdd, "penstock.api.a.admin.auth.add"},
 		{in.worker, events.VerbAttemptStart, "penstock.api.w.default.default.worker.attempt.start"},
 	} {
