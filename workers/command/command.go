@@ -108,8 +108,8 @@ func notFetched(ctx context.Context, err error) events.Result {
 	if ctx.Err() != nil {
 		return workers.Interrupted(ctx)
 	}
-	if e, ok := errors.AsType[*gitsrc.Error](err); ok {
-		return workers.Fail(e.Code, e.Message, e.Retryable)
+	if e, ok := errors.AsType[*events.TaskError](err); ok {
+		return events.Result{Outcome: events.Failed, Error: e}
 	}
 	return workers.Fail(gitsrc.CodeCloneFailed, err.Error(), true)
 }
