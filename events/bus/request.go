@@ -189,6 +189,8 @@ func mayPass(err error) bool {
 func (c *Conn) gaveUp(ctx context.Context, verb string, last error) error {
 	why := "nobody answered in time"
 	switch {
+	case !c.nc.IsConnected() && errors.Is(c.nc.LastError(), nats.ErrAuthorization):
+		why = fmt.Sprintf("%s does not accept user %q any more: the credential was revoked", hideSecrets(c.cred.URL), c.cred.User)
 	case !c.nc.IsConnected():
 		why = "the connection to " + hideSecrets(c.cred.URL) + " is down"
 	case errors.Is(last, nats.ErrNoResponders):

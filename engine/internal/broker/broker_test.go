@@ -165,6 +165,25 @@ func TestRevokeDisconnectsAndKeepsOut(t *testing.T) {
 	}
 }
 
+func TestRevokedProgramIsToldSo(t *testing.T) {
+	b := startIn(t, Options{Dir: t.TempDir()})
+	cred := mustAdd(t, b, bus.KindUser, "alice", "")
+	conn, err := bus.Connect(t.Context(), &cred)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := b.RevokePrincipal(bus.KindUser, "alice"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a request fails because of it", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := conn.Request(ctx, events.VerbServer, nil, nil)
+		return err != nil && strings.Contains(err.Error(), "the credential was revoked")
+	})
+}
+
 func TestWrongSecretsAreRefused(t *testing.T) {
 	b := startIn(t, Options{Dir: t.TempDir()})
 	alice, bob := mustAdd(t, b, bus.KindUser, "alice", ""), mustAdd(t, b, bus.KindUser, "bob", "")
