@@ -1,0 +1,148 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/penstock-cd/penstock/engine"
+)
+
+func (a *app) serverCommand() *cobra.Command {
+	o := engine.Options{}
+	var debug, forget bool
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run the engine, with NATS in the same process or apart",
+		Long: `Runs the engine. Everything is stored below --data; with the embedded NATS
+server that is all there is, and an answer means: on disk. The first start
+writes an administrator's credential (admin.json, mode 0600), which the other
+commands find, and one for workers on this host (worker.json).
+
+Folders named with --workflows are put in force and watched: a file that is
+saved counts a second later, a bad one is reported and changes nothing.`,
+		Example: `  penstock server --data ./data --workflows ./penstock
+  penstock server --listen 0.0.0.0:4222 --http 0.0.0.0:8420   for workers on other hosts
+  penstock server --nats deployments/external.json            on a NATS cluster of your own`,
+		Args: args(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := a.serverDir()
+			if err != nil {
+				return err
+			}
+			o.Dir, o.Log = dir, logger(a.stderr, debug)
+			return a.serve(cmd.Context(), o, !forget)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&o.Workflows, "workflows", nil, "folder of definitions `DIR`, put in force and watched; may be given again")
+	f.StringVar(&o.Listen, "listen", "", "`ADDRESS` of the embedded NATS server (default 127.0.0.1:4222; port 0 takes a free one)")
+	f.StringVar(&o.HTTP, "http", "", "`ADDRESS` of the HTTP API (default "+engine.DefaultHTTP+"; port 0 takes a free one, none for nowhere)")
+	f.StringVar(&o.Sync, "sync", "always", "when a record counts as stored: always (on disk) or lazy (a power cut loses up to two minutes)")
+	f.StringVar(&o.External, "nats", "", "`FILE` that says which NATS server to use instead of the embedded one")
+	f.IntVar(&o.Replicas, "replicas", 1, "copies of every stream, on a cluster")
+	f.Int64Var(&o.MaxStore, "max-store", 0, "most `BYTES` that the embedded server stores (default: 80 % of what is free at the first start)")
+	f.DurationVar(&o.Heartbeat, "heartbeat", 0, "how often workers report (default 5s)")
+	f.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "without a report for so long a worker is lost (default 20s)")
+	f.BoolVar(&debug, "debug", false, "log more")
+	f.BoolVar(&forget, "no-remember", false, "do not make this the server that other commands find by themselves")
+	return cmd
+}
+
+// serverDir is the data directory: --data, $PENSTOCK_DATA, or the user's own.
+func (a *app) serverDir() (string, error) {
+	if dir := cmp.Or(a.data, os.Getenv("PENSTOCK_DATA")); dir != "" {
+		return filepath.Abs(dir)
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); dir != "" {
+		return filepath.Join(dir, "penstock"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("where to store data: %w; name a folder with --data", err)
+	}
+	return filepath.Join(home, ".local", "share", "penstock"), nil
+}
+
+// serve runs an engine and says where it is.
+func (a *app) serve(ctx context.Context, o engine.Options, remember bool) error {
+	e, err := engine.New(o)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	select {
+	case err := <-done:
+		return stopped(ctx, err)
+	case <-e.Ready():
+	}
+	info := e.Info()
+	admin := filepath.Join(o.Dir, engine.AdminFile)
+	if remember {
+		if err := rememberServer(admin); err != nil {
+			a.note("the server is not remembered for other commands: %v", err)
+		}
+	}
+	if a.output == "json" {
+		if err := a.printJSON(info); err != nil {
+			return err
+		}
+	} else {
+		fields(a.stdout, "", "Server", "ready", "NATS", info.NATS, "HTTP", cmp.Or(info.HTTP, "none"), "Data", o.Dir, "Credential", admin)
+		a.note("next: penstock worker --data %s", o.Dir)
+	}
+	return stopped(ctx, <-done)
+}
+
+// stopped is nil for a server or worker that was asked to stop.
+func stopped(ctx context.Context, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// logger writes lines for people on a terminal, JSON elsewhere.
+func logger(w io.Writer, debug bool) *slog.Logger {
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	if terminal(w) {
+		return slog.New(slog.NewTextHandler(w, opts))
+	}
+	return slog.New(slog.NewJSONHandler(w, opts))
+}
+
+// hardStop ends the process at a second signal, for somebody who will not wait.
+func hardStop(ctx context.Context, w io.Writer) {
+	<-ctx.Done()
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, os.Interrupt, syscall.SIGTERM)
+	<-ch
+	fmt.Fprintln(w, "stopped at once")
+	os.Exit(exitInterrupt)
+}
+
+// words splits a list that is given with commas.
+func words(s string) []string {
+	var out []string
+	for _, w := range strings.Split(s, ",") {
+		if w = strings.TrimSpace(w); w != "" {
+			out = append(out, w)
+		}
+	}
+	return out
+}
