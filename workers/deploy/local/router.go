@@ -35,7 +35,7 @@ type Requests struct {
 
 // router is the front door of an environment: it spreads requests over the
 // backends of the groups by weight, counts what is in flight, and tries a
-// request without effects once more elsewhere when a connection fails.
+// request once more elsewhere when a connection fails and that is harmless.
 //
 // A request chooses its backend and is counted there in one step under mu, so
 // after setWeights has returned no request goes to a backend of weight 0 that
@@ -180,14 +180,18 @@ func (r *router) acquire(tried ...*backend) *backend {
 		return nil
 	}
 	r.credit[best] -= sum
-	r.turn++
-	var chosen *backend
-	for i := range r.backends { // the one with the least to do, in turn among equals
-		b := r.backends[(i+r.turn)%len(r.backends)]
-		if b.group == best && usable(b) && (chosen == nil || b.inFlight < chosen.inFlight) {
-			chosen = b
+	var free []*backend // those of the group with the least to do, in turn
+	for _, b := range r.backends {
+		switch {
+		case b.group != best || !usable(b):
+		case len(free) == 0 || b.inFlight < free[0].inFlight:
+			free = append(free[:0], b)
+		case b.inFlight == free[0].inFlight:
+			free = append(free, b)
 		}
 	}
+	r.turn++
+	chosen := free[r.turn%len(free)]
 	chosen.inFlight++
 	return chosen
 }
@@ -235,8 +239,7 @@ func (r *router) drain(ctx context.Context, g deploy.Group, limit time.Duration)
 // one being where it is.
 type passage struct {
 	held     []*backend
-	verified bool
-	lost     bool // no instance gave an answer
+	verified bool // it is the router's own
 }
 
 type passageKey struct{}
@@ -252,18 +255,17 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		for _, b := range p.held {
 			r.release(b)
 		}
-		if p.verified {
-			return
-		}
-		r.total.Add(1)
 		// ReverseProxy panics when an instance breaks off in the middle of an answer.
-		if p.lost || !finished && req.Context().Err() == nil {
-			r.failed.Add(1)
+		if !finished && req.Context().Err() == nil {
+			r.lost(p)
 		}
 	}()
+	if !p.verified {
+		r.total.Add(1)
+	}
 	b := r.acquire()
 	if b == nil {
-		p.lost = true
+		r.lost(p)
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "nothing is running here at the moment", http.StatusServiceUnavailable)
 		finished = true
@@ -272,6 +274,13 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	p.held = append(p.held, b)
 	r.handler.ServeHTTP(w, req.WithContext(context.WithValue(req.Context(), passageKey{}, p)))
 	finished = true
+}
+
+// lost counts a request that no instance answered, before the client learns it.
+func (r *router) lost(p *passage) {
+	if !p.verified {
+		r.failed.Add(1)
+	}
 }
 
 func (r *router) rewrite(pr *httputil.ProxyRequest) {
@@ -285,7 +294,7 @@ func (r *router) rewrite(pr *httputil.ProxyRequest) {
 func (r *router) RoundTrip(req *http.Request) (*http.Response, error) {
 	p := passageOf(req)
 	resp, err := p.send(req)
-	if err == nil || req.Context().Err() != nil || !harmless(req) {
+	if err == nil || req.Context().Err() != nil || !harmless(req, err) {
 		return resp, err
 	}
 	other := r.acquire(p.held...)
@@ -300,13 +309,26 @@ func (p *passage) send(req *http.Request) (*http.Response, error) {
 	b := p.held[len(p.held)-1]
 	req = req.WithContext(req.Context()) // a copy: the first try may still be reading its own
 	req.URL = &url.URL{Scheme: "http", Host: b.address, Path: req.URL.Path, RawPath: req.URL.RawPath, RawQuery: req.URL.RawQuery, ForceQuery: req.URL.ForceQuery}
+	if req.Body != nil && req.Body != http.NoBody {
+		req.Body = unclosed{req.Body}
+	}
 	return b.client.RoundTrip(req)
 }
 
-// harmless reports whether sending req twice changes nothing.
-func harmless(req *http.Request) bool {
+// harmless reports whether req, which failed with err, can be sent again and
+// has no effect twice: it never reached anybody, or it has no effects.
+func harmless(req *http.Request, err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return true
+	}
 	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && (req.Body == nil || req.Body == http.NoBody)
 }
+
+// unclosed is the body of a request whose connection may fail before it is
+// read. The server that received the request closes it.
+type unclosed struct{ io.Reader }
+
+func (unclosed) Close() error { return nil }
 
 func (r *router) answered(resp *http.Response) error {
 	p := passageOf(resp.Request)
@@ -323,7 +345,7 @@ func (r *router) refuse(w http.ResponseWriter, req *http.Request, err error) {
 		w.WriteHeader(499)
 		return
 	}
-	passageOf(req).lost = true
+	r.lost(passageOf(req))
 	r.log.Warn("no answer from an instance", "method", req.Method, "path", req.URL.Path, "error", err)
 	http.Error(w, "the instance did not answer", http.StatusBadGateway)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,7 +21,10 @@ import (
 func backendOf(t *testing.T, name string) (address string) {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
+		if body, _ := io.ReadAll(r.Body); r.Method == http.MethodPost && string(body) != "effects" {
+			http.Error(w, "the body is not whole", http.StatusBadRequest)
+			return
+		}
 		io.WriteString(w, name)
 	}))
 	t.Cleanup(s.Close)
@@ -99,29 +103,46 @@ func TestInstancesOfAGroupShareItsTraffic(t *testing.T) {
 }
 
 func TestConnectionErrorIsTriedElsewhereWhenThatIsHarmless(t *testing.T) {
-	r, url := openRouter(t)
-	r.add("g", deadAddress(t), "")
-	r.add("g", backendOf(t, "alive"), "")
-	r.setWeights(map[deploy.Group]int{"g": 1})
-	for range 10 {
-		if code, body := ask(t, http.MethodGet, url); code != http.StatusOK || body != "alive" {
-			t.Errorf("GET: %d %s", code, body)
-		}
-	}
-	if n := r.counts(); n.Failed != 0 || n.Total != 10 {
-		t.Errorf("after 10 GET: %+v", n)
-	}
-	lost := 0
-	for range 10 {
-		if code, _ := ask(t, http.MethodPost, url); code == http.StatusBadGateway {
-			lost++
-		}
-	}
-	if lost == 0 || r.counts().Failed != int64(lost) {
-		t.Errorf("of 10 POST %d were lost, counted %d; a request with effects must not be repeated", lost, r.counts().Failed)
-	}
-	if n, _ := r.inFlight("g"); n != 0 {
-		t.Errorf("%d requests are still counted as in flight", n)
+	var reached atomic.Int64
+	breaks := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		reached.Add(1)
+		panic(http.ErrAbortHandler)
+	}))
+	defer breaks.Close()
+	for _, c := range []struct {
+		what, address, method string
+		repeated              bool
+	}{
+		{"GET, refused", deadAddress(t), http.MethodGet, true},
+		{"POST, refused", deadAddress(t), http.MethodPost, true},
+		{"GET, broken off", breaks.Listener.Addr().String(), http.MethodGet, true},
+		{"POST, broken off", breaks.Listener.Addr().String(), http.MethodPost, false},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			r, url := openRouter(t)
+			r.add("g", c.address, "")
+			r.add("g", backendOf(t, "alive"), "")
+			r.setWeights(map[deploy.Group]int{"g": 1})
+			reached.Store(0)
+			lost := int64(0)
+			for range 10 {
+				switch code, body := ask(t, c.method, url); {
+				case code == http.StatusBadGateway:
+					lost++
+				case code != http.StatusOK || body != "alive":
+					t.Errorf("got %d %s", code, body)
+				}
+			}
+			if c.repeated && lost != 0 || !c.repeated && (lost == 0 || lost != reached.Load()) {
+				t.Errorf("%d of 10 lost, %d reached the instance that breaks off", lost, reached.Load())
+			}
+			if n := r.counts(); n.Total != 10 || n.Failed != lost {
+				t.Errorf("counted %+v, lost %d", n, lost)
+			}
+			if err := r.drain(t.Context(), "g", time.Minute); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
