@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,8 @@ func choose(sync string, replicas int) policy {
 		// in process names too: one commit at a time.
 		return policy{batchFrom: 2, groups: 1, window: maxBatch}
 	case sync == SyncLazy:
-		return policy{batchFrom: 1 << 30, groups: 1 << 20, window: 2000}
+		// Without a sync for each record a batch only costs.
+		return policy{batchFrom: math.MaxInt, groups: math.MaxInt, window: 1000}
 	default:
 		return policy{batchFrom: 16, groups: 2, window: 2 * maxBatch}
 	}

@@ -230,7 +230,7 @@ func (l *Log) Last(ctx context.Context, subject string) (Entry, error) {
 // last asks the stream's leader. It does not use direct reads, which a
 // replica may answer that lags behind.
 func (l *Log) last(ctx context.Context, stream, subject string) (Entry, error) {
-	ctx, cancel := withDefaultTimeout(ctx)
+	ctx, cancel := oneRequest(ctx)
 	defer cancel()
 	body, err := json.Marshal(map[string]string{"last_by_subj": subject})
 	if err != nil {

@@ -142,6 +142,8 @@ func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer) error {
 			return err
 		}
 	}
+	ctx, cancel := oneRequest(ctx)
+	defer cancel()
 	if _, err := cons.Info(ctx); err != nil {
 		return fmt.Errorf("stream %s: reading: %w", r.stream, err)
 	}
@@ -149,7 +151,7 @@ func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer) error {
 }
 
 func (r *reader) consumer(ctx context.Context) (jetstream.Consumer, error) {
-	ctx, cancel := withDefaultTimeout(ctx)
+	ctx, cancel := oneRequest(ctx)
 	defer cancel()
 	s, err := r.l.js.Stream(ctx, r.stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -266,7 +268,9 @@ func (l *Log) lastPerSubject(ctx context.Context, stream, filter string, fn func
 
 // From implements Journal.
 func (l *Log) From(ctx context.Context, seq uint64, fn func(Entry) error) error {
-	s, err := l.js.Stream(ctx, events.StreamLog)
+	one, cancel := oneRequest(ctx)
+	s, err := l.js.Stream(one, events.StreamLog)
+	cancel()
 	if err != nil {
 		return fmt.Errorf("stream %s: reading: %w", events.StreamLog, err)
 	}

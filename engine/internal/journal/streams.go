@@ -69,6 +69,8 @@ func EnsureStreams(ctx context.Context, js jetstream.JetStream, want ...jetstrea
 }
 
 func ensureStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig) error {
+	ctx, cancel := oneRequest(ctx)
+	defer cancel()
 	s, err := js.Stream(ctx, cfg.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		// Two engines may start at once: creating with the same configuration
@@ -149,7 +151,7 @@ type limits struct {
 }
 
 func streamLimits(ctx context.Context, js jetstream.JetStream, name string) (limits, error) {
-	ctx, cancel := withDefaultTimeout(ctx)
+	ctx, cancel := oneRequest(ctx)
 	defer cancel()
 	s, err := js.Stream(ctx, name)
 	if err != nil {
@@ -166,14 +168,11 @@ func streamLimits(ctx context.Context, js jetstream.JetStream, name string) (lim
 	return limits{replicas: max(cfg.Replicas, 1), maxSize: size}, nil
 }
 
-// requestTimeout is how long a single request to the server may take when
-// the caller's context sets no end.
+// requestTimeout is how long a single request to the server may take: one
+// that was lost, for example while a cluster has no leader, is not answered.
 const requestTimeout = 5 * time.Second
 
-func withDefaultTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
-	}
+func oneRequest(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, requestTimeout)
 }
 
