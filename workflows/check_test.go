@@ -93,22 +93,6 @@ func TestPathsNameOnePlace(t *testing.T) {
 	}
 }
 
-func TestPruneKeepsWhatThePathsRead(t *testing.T) {
-	scope := map[string]any{"a": map[string]any{"b": map[string]any{"c": 1, "d": 2}, "e": 3}, "l": []any{1}, "n": nil, "z": 1}
-	got := workflows.Prune(scope, [][]string{{"a", "b", "c"}, {"a", "e"}, {"a", "missing"}, {"l", "x"}, {"n", "x"}, {"gone"}})
-	want := map[string]any{"a": map[string]any{"b": map[string]any{"c": 1}, "e": 3}, "l": []any{1}, "n": nil}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("want -, got +:\n%s", diff)
-	}
-	got = workflows.Prune(scope, [][]string{{"a", "b"}, {"a", "b", "c"}})
-	if diff := cmp.Diff(map[string]any{"a": map[string]any{"b": map[string]any{"c": 1, "d": 2}}}, got); diff != "" {
-		t.Errorf("want -, got +:\n%s", diff)
-	}
-	if diff := cmp.Diff(map[string]any{"b": map[string]any{"c": 1, "d": 2}, "e": 3}, scope["a"]); diff != "" {
-		t.Errorf("the scope itself was changed:\n%s", diff)
-	}
-}
-
 func TestConform(t *testing.T) {
 	for _, tt := range []struct {
 		t    workflows.Type

@@ -71,28 +71,3 @@ func (s *State) Doing() *Activity {
 	a.Task, a.Environment, a.With = "deploy", s.Deploy.Environment, s.Deploy.With
 	return &a
 }
-
-// Prune gives the part of a scope that lies on the paths that an expression
-// reads (Program.Refs). What is not there stays away; a value on the way that
-// is no map is kept whole.
-func Prune(scope map[string]any, refs [][]string) map[string]any {
-	rest := map[string][][]string{} // name → where its paths go on
-	whole := map[string]bool{}      // names at which some path ends
-	for _, path := range refs {
-		if len(path) == 0 {
-			continue
-		}
-		rest[path[0]] = append(rest[path[0]], path[1:])
-		whole[path[0]] = whole[path[0]] || len(path) == 1
-	}
-	out := map[string]any{}
-	for name, paths := range rest {
-		v, ok := scope[name]
-		if m, isMap := v.(map[string]any); isMap && !whole[name] {
-			out[name] = Prune(m, paths)
-		} else if ok {
-			out[name] = v
-		}
-	}
-	return out
-}

@@ -14,6 +14,8 @@ type compiler struct {
 	c        *workflows.Catalog
 	unit     *unit
 	compiled map[expressionKey]compiled
+
+	expressions int // so far
 }
 
 func (c *compiler) run() {

@@ -64,6 +64,11 @@ func (d *decoder) enter(n *yaml.Node, path string) *yaml.Node {
 	if d.tooMuch {
 		return nil
 	}
+	if len(d.problems) > maxProblems {
+		d.tooMuch = true
+		d.fault(n, path, "too-many-problems", fmt.Sprintf("there are more than %d problems in this document", maxProblems), "the rest is not looked at")
+		return nil
+	}
 	if n.Kind == yaml.AliasNode {
 		d.aliases++
 	}

@@ -17,6 +17,13 @@ import (
 	"github.com/penstock-cd/penstock/workflows"
 )
 
+// Limits of a document: expressions are compiled one by one, and each problem
+// searches its place in the file.
+const (
+	maxExpressions = 2000
+	maxProblems    = 200
+)
+
 // condition compiles an expression that must be true or false.
 func (c *compiler) condition(e *workflows.Expr, sc *scope, path string) {
 	if e == nil {
@@ -35,6 +42,15 @@ func (c *compiler) condition(e *workflows.Expr, sc *scope, path string) {
 // when it has problems.
 func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope, path string, want workflows.Type) *program {
 	at := placer{c: c, node: n, offset: offset, source: source, path: path}
+	if c.expressions++; c.expressions > maxExpressions {
+		if c.expressions == maxExpressions+1 {
+			at.fault(0, "too-many-expressions", fmt.Sprintf("a document has %d expressions at most", maxExpressions), "split it up")
+		}
+		return nil
+	}
+	if len(c.unit.dec.problems) > maxProblems {
+		return nil
+	}
 	if strings.TrimSpace(source) == "" {
 		at.fault(0, "cel-syntax", "the expression is empty", "")
 		return nil

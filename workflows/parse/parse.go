@@ -33,6 +33,9 @@ import (
 // MaxFile is the size of the largest file that is read, in bytes.
 const MaxFile = 1 << 20
 
+// maxDocuments is how many documents one file can hold.
+const maxDocuments = 1000
+
 // File is a file of definitions. Commit and Author say where it came from, if
 // that is known.
 type File struct {
@@ -79,7 +82,13 @@ func Over(standing []Document, files []File) (*Set, []workflows.Problem) {
 				Message: fmt.Sprintf("the file has %d bytes, the most is %d", len(f.Content), MaxFile), Hint: "split it up"}})
 			continue
 		}
-		for _, src := range split(f.Name, f.Content) {
+		docs := split(f.Name, f.Content)
+		if len(docs) > maxDocuments {
+			found = append(found, []workflows.Problem{docs[maxDocuments].problem(1, 1, "too-large", "",
+				fmt.Sprintf("a file has %d documents at most", maxDocuments), "split it up")})
+			continue
+		}
+		for _, src := range docs {
 			sources = append(sources, origin{src: src, commit: f.Commit, author: f.Author})
 		}
 	}

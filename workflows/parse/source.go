@@ -8,12 +8,17 @@ import (
 	"github.com/penstock-cd/penstock/workflows"
 )
 
-// source is the text of one document and where it begins in its file.
+// source is the text of one document and where it begins in its file. One
+// goroutine at a time uses it.
 type source struct {
 	file  string
 	first int // the line of the file that is line 1 of the document
 	text  []byte
 	lines []string
+
+	// Where byteColumn last was: it is asked from left to right, and a file may
+	// be one long line.
+	line0, column0, at0 int
 }
 
 func newSource(file string, first int, text []byte) *source {
@@ -93,14 +98,18 @@ func (s *source) line(n int) string {
 // byteColumn turns a column counted in characters into one counted in bytes.
 func (s *source) byteColumn(line, column int) int {
 	text := s.line(line)
-	at := 0
-	for range column - 1 {
+	at, from := 0, 1
+	if line == s.line0 && column >= s.column0 {
+		at, from = s.at0, s.column0
+	}
+	for range column - from {
 		if at >= len(text) {
 			break
 		}
 		_, size := utf8.DecodeRuneInString(text[at:])
 		at += size
 	}
+	s.line0, s.column0, s.at0 = line, column, at
 	return at + 1
 }
 
