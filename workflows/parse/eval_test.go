@@ -24,7 +24,7 @@ func full() map[string]any {
 			"drain": "10s", "suites": []any{"unit"}},
 		"run": map[string]any{"id": "run-1", "workflow": "checkout-release", "title": "release of 1f2e3d4", "requestedBy": "event:git",
 			"authors": []any{"ana"}, "labels": map[string]any{"team": "payments"}, "startedAt": started, "done": true, "outcome": "succeeded",
-			"attempt": int64(1), "visit": int64(1)},
+			"visit": int64(1)},
 		"build":      map[string]any{"digest": "sha256:aa", "size": int64(5)},
 		"verify":     map[string]any{"test": map[string]any{"passed": int64(9), "failed": int64(0)}, "scan": map[string]any{"critical": int64(0), "high": int64(2)}},
 		"test":       map[string]any{"passed": int64(9), "failed": int64(0)},

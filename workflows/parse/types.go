@@ -78,7 +78,7 @@ var (
 		"the run": {
 			"id": cel.StringType, "workflow": cel.StringType, "title": cel.StringType, "requestedBy": cel.StringType,
 			"authors": cel.ListType(cel.StringType), "labels": labelsType, "startedAt": cel.TimestampType,
-			"done": cel.BoolType, "outcome": cel.StringType, "attempt": cel.IntType, "visit": cel.IntType,
+			"done": cel.BoolType, "outcome": cel.StringType, "visit": cel.IntType,
 		},
 		"an error": {"code": cel.StringType, "message": cel.StringType, "retryable": cel.BoolType},
 		"a decision": {"user": cel.StringType, "roles": cel.ListType(cel.StringType), "comment": cel.StringType,
