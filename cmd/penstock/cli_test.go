@@ -65,15 +65,18 @@ func TestOutputReadsWithoutAManual(t *testing.T) {
 		HTTP: "http://127.0.0.1:8080", Data: "/var/lib/penstock", Runs: 17, Waiting: 2, Workers: []events.WorkerInfo{
 			{Hello: events.Hello{Worker: "w1", Kinds: []string{"build", "test"}, Host: "host-2", Busy: 1, Slots: 4, Version: "v0.1.0"}, Pool: "default", SeenAt: ago(4 * time.Second)}}})
 	f.gives(events.VerbVerify, events.Verification{Run: runID, Records: 13, Decisions: 4, Head: strings.Repeat("9a", 32), OK: true})
+	f.gives(events.VerbEnvironments, events.Environments{Environments: []events.EnvironmentView{{Name: "production", Holder: runID, Queue: []string{"aaaa", "bbbb"},
+		Artifact: "sha256:" + strings.Repeat("cd", 32), Run: "previous", URL: "http://127.0.0.1:9000", At: ptr(ago(26 * time.Hour))}, {Name: "staging"}}})
 	for name, args := range map[string][]string{
-		"get":         {"get", "k3f9"},
-		"why":         {"why", "k3f9"},
-		"runs":        {"runs", "--status", "waiting"},
-		"run":         {"run", "checkout-release", "--id", runID, "--input", "replicas=3"},
-		"cancel":      {"cancel", "k3f9", "--reason", "wrong commit"},
-		"definitions": {"definitions"},
-		"status":      {"status"},
-		"verify":      {"audit", "verify", "k3f9"},
+		"environments": {"environments"},
+		"get":          {"get", "k3f9"},
+		"why":          {"why", "k3f9"},
+		"runs":         {"runs", "--status", "waiting"},
+		"run":          {"run", "checkout-release", "--id", runID, "--input", "replicas=3"},
+		"cancel":       {"cancel", "k3f9", "--reason", "wrong commit"},
+		"definitions":  {"definitions"},
+		"status":       {"status"},
+		"verify":       {"audit", "verify", "k3f9"},
 	} {
 		t.Run(name, func(t *testing.T) { golden(t, name, args, penstock(t, args...)) })
 	}

@@ -119,3 +119,15 @@ func completeApprovals(ctx context.Context, s *session, before []string) []strin
 	}
 	return out
 }
+
+func completeEnvironments(ctx context.Context, s *session, _ []string) []string {
+	var list events.Environments
+	if _, err := s.ask(ctx, events.VerbEnvironments, nil, &list); err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range list.Environments {
+		out = append(out, e.Name)
+	}
+	return out
+}

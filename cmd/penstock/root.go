@@ -35,7 +35,7 @@ func (a *app) commands() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
 		"runs": {a.runCommand(), a.runsCommand(), a.getCommand(), a.watchCommand(), a.logsCommand(), a.whyCommand(),
 			a.approveCommand(), a.rejectCommand(), a.cancelCommand()},
-		"definitions": {a.initCommand(), a.checkCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand()},
+		"definitions": {a.initCommand(), a.checkCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand(), a.environmentsCommand()},
 		"events":      {a.eventsCommand(), a.auditCommand()},
 		"server":      {a.serverCommand(), a.workerCommand(), a.superviseCommand(), a.statusCommand(), a.authCommand(), a.credentialCommand(), a.versionCommand()},
 	}
