@@ -359,6 +359,31 @@ func TestSupervisorKilledInTheMiddleRestoresAndUndoes(t *testing.T) {
 	}
 }
 
+func TestSupervisorKilledAfterThePointOfNoReturnHasSucceeded(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.target["drain"] = "10m"
+	url := b.mustDeploy("blue-green", "v1", "ok")
+	resp, err := http.Get(url + "/hold?file=" + filepath.Join(t.TempDir(), "never")) // keeps v1 from being stopped
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	j := b.job("blue-green", "v2", "ok")
+	result := make(chan events.Result, 1)
+	go func() { result <- b.handler.Do(t.Context(), j) }()
+	var st local.State
+	eventually(t, "v2 is the live release", func() bool { st = b.status(); return st.Live.Attempt == j.ID })
+	syscall.Kill(st.Supervisor, syscall.SIGKILL)
+	r := <-result
+	if r.Outcome != events.Succeeded || r.Outputs["url"] != url || r.Outputs["artifact"] != j.With["artifact"] || r.Outputs["previous"] == "" {
+		t.Errorf("got %s %v", failure(r), r.Outputs)
+	}
+	if got := get(t, url); got != "v2" {
+		t.Errorf("live: %s", got)
+	}
+}
+
 func TestSecondSupervisorIsRefused(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
