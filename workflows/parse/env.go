@@ -180,7 +180,7 @@ var (
 	retryScope   = fixed("retry.when", map[string]*cel.Type{"error": errorType, "attempt": cel.IntType})
 	requireScope = fixed("an environment's rule", map[string]*cel.Type{
 		"approvals": cel.ListType(decisionType), "rejections": cel.ListType(decisionType),
-		"run": runType, "artifact": cel.StringType, "env": envType})
+		"run": runType, "artifact": artifactType, "env": envType})
 	templateScope = fixed("a template", map[string]*cel.Type{
 		"run": runType, "state": cel.StringType, "outcome": cel.StringType, "inputs": cel.DynType, "why": whyType})
 )

@@ -39,7 +39,7 @@ func full() map[string]any {
 		"visits__":   map[string]int64{"production": 1},
 		"approvals":  []any{map[string]any{"user": "marta", "roles": []any{"release-manager"}, "comment": "", "at": started, "via": "cli"}},
 		"rejections": []any{},
-		"artifact":   "sha256:aa",
+		"artifact":   map[string]any{"digest": "sha256:aa"},
 		"why":        map[string]any{"short": "two approvals are missing"},
 		"event": map[string]any{"id": "e1", "source": "/git", "type": "dev.cdevents.change.merged.0.3.0",
 			"data": map[string]any{"subject": map[string]any{"content": map[string]any{"repository": map[string]any{"id": "acme/checkout"}}},
@@ -67,6 +67,7 @@ func TestEveryPositionOfAGoodFileEvaluates(t *testing.T) {
 		"notify":      {w.Spec.Notify[0].When, true},
 		"notify done": {w.Spec.Notify[1].When, true},
 		"require":     {prod.Spec.Require[0].Expression, true},
+		"artifact":    {prod.Spec.Require[1].Expression, true},
 	}
 	for name, tt := range conditions {
 		got, err := tt.e.Bool(t.Context(), full())

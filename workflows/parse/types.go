@@ -72,6 +72,7 @@ var (
 	decisionType = cel.ObjectType("a decision")
 	envType      = cel.ObjectType("an environment")
 	whyType      = cel.ObjectType("a reason")
+	artifactType = cel.ObjectType("an artifact")
 	labelsType   = cel.MapType(cel.StringType, cel.StringType)
 
 	fixedObjects = map[string]map[string]*cel.Type{
@@ -85,6 +86,7 @@ var (
 			"at": cel.TimestampType, "via": cel.StringType},
 		"an environment": {"name": cel.StringType, "labels": labelsType, "config": cel.MapType(cel.StringType, cel.DynType)},
 		"a reason":       {"short": cel.StringType},
+		"an artifact":    {"digest": cel.StringType},
 	}
 )
 
