@@ -154,7 +154,7 @@ func (k *check) misplaced(path string, s *State) {
 		{"pool", s.Pool != "", []string{"task", "deploy"}},
 		{"retry", s.Retry != nil, []string{"task", "deploy"}},
 		{"startTimeout", s.StartTimeout != 0, []string{"task", "deploy"}},
-		{"timeout", s.Timeout != 0, []string{"task", "deploy", "parallel"}},
+		{"timeout", s.Timeout != 0, []string{"task", "deploy"}}, // of a parallel state each branch has its own
 		{"gate", s.Gate != nil, []string{"parallel"}},
 		{"next", s.Next != "", notFinal}, {"onFail", s.OnFail != "", notFinal}, {"transitions", s.Transitions != nil, notFinal},
 		{"onReject", s.OnReject != "", []string{"approval"}}, {"onExpire", s.OnExpire != "", []string{"approval"}},
