@@ -73,11 +73,18 @@ func (s *session) decide(ctx context.Context, d events.Decide, yes bool) error {
 		return err
 	}
 	d.Run, d.State = why.Run.ID, open.State
+	// What is shown is read after the digest that the decision names: when
+	// something changes in between, the digest is the older one, and the
+	// decision is refused.
+	var run events.RunView
+	if _, err := s.ask(ctx, events.VerbGet, events.GetRun{Run: d.Run}, &run); err != nil {
+		return err
+	}
 	shown := d.Content != ""
 	if !shown {
 		d.Content = open.Content
 	}
-	s.app.showApproval(why.Run, open)
+	s.app.showApproval(run, open)
 	if !yes && !shown && terminal(s.app.stdin) && terminal(s.app.stderr) && !s.app.confirm(decisionVerb(d.Decision)) {
 		return &failure{exit: exitFailed, code: "not_confirmed", message: "nothing was sent"}
 	}

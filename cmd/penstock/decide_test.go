@@ -12,10 +12,18 @@ func whyApproval(missing ...string) events.WhyView {
 	return events.WhyView{Run: waitingRun(), Short: "waits for an approval", Waiting: []events.WaitReason{approvalReason(missing...)}}
 }
 
-func TestApprovalIsBoundToWhatIsShown(t *testing.T) {
+// fakeRun is a fake whose run waits for an approval.
+func fakeRun(t *testing.T) *fake {
 	f := newFake(t)
-	after := events.WhyView{Run: doneRun("succeeded")}
-	f.gives(events.VerbWhy, whyApproval("1 release-manager"), after)
+	f.gives(events.VerbGet, waitingRun())
+	return f
+}
+
+func TestApprovalIsBoundToWhatIsShown(t *testing.T) {
+	f := fakeRun(t)
+	short := whyApproval("1 release-manager") // an answer to run.why has the run without its inputs
+	short.Run.Inputs, short.Run.Path = nil, nil
+	f.gives(events.VerbWhy, short, events.WhyView{Run: doneRun("succeeded")})
 	f.gives(events.VerbDecide, nil)
 	args := []string{"approve", "k3f9", "--comment", "looks good"}
 	golden(t, "approve", args, penstock(t, args...))
@@ -29,7 +37,7 @@ func TestApprovalIsBoundToWhatIsShown(t *testing.T) {
 }
 
 func TestApprovalSaysWhatIsStillMissing(t *testing.T) {
-	f := newFake(t)
+	f := fakeRun(t)
 	f.gives(events.VerbWhy, whyApproval("2 release-managers"), whyApproval("1 release-manager"))
 	f.gives(events.VerbDecide, nil)
 	got := penstock(t, "approve", runID, "approve", "--yes")
@@ -39,7 +47,7 @@ func TestApprovalSaysWhatIsStillMissing(t *testing.T) {
 }
 
 func TestDecisionOnGivenContentIsSentAsGiven(t *testing.T) {
-	f := newFake(t)
+	f := fakeRun(t)
 	f.gives(events.VerbWhy, whyApproval("1 release-manager"))
 	f.refuses(events.VerbDecide, events.CodeConflict, "what is approved has changed since it was shown")
 	got := penstock(t, "reject", runID, "--content", "sha256:old")
@@ -49,7 +57,7 @@ func TestDecisionOnGivenContentIsSentAsGiven(t *testing.T) {
 }
 
 func TestApprovalOfTheWrongPersonExitsWith4(t *testing.T) {
-	f := newFake(t)
+	f := fakeRun(t)
 	f.gives(events.VerbWhy, whyApproval("1 release-manager"))
 	f.refuses(events.VerbDecide, events.CodeDenied, "ana is an author of the change")
 	args := []string{"approve", "k3f9"}

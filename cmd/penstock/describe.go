@@ -29,7 +29,7 @@ func describe(e *events.Event, h *events.Happening) string {
 		}
 		return "entered"
 	case events.StateLeft:
-		return join(h.Outcome, arrow(h.To), values(h.Outputs), errorText(h.Error))
+		return join(h.Outcome, arrow(h.To), errorText(h.Error))
 	case events.TaskQueued:
 		return join(h.Kind, "task queued", attempt(h))
 	case events.TaskStarted:

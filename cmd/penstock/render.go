@@ -135,6 +135,11 @@ func oneLine(s string) string {
 	return strings.TrimSpace(strings.NewReplacer("\r\n", " ", "\n", " ", "\t", " ").Replace(clean(s)))
 }
 
+func isObject(v any) bool {
+	_, ok := v.(map[string]any)
+	return ok
+}
+
 // stamp is how a moment is written everywhere: UTC, to the second.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
 
@@ -196,10 +201,17 @@ func whole(v any) string {
 }
 
 // values is "a=1 b=2", by name, each value cut at a width that fits a line.
+// Empty texts are left out, and of lists of objects only the length is said.
 func values(m map[string]any) string {
 	parts := make([]string, 0, len(m))
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		v := value(m[k])
+		if v == "" {
+			continue
+		}
+		if items, ok := m[k].([]any); ok && slices.ContainsFunc(items, isObject) {
+			v = "(" + count(len(items), "item") + ")"
+		}
 		if n := []rune(v); len(n) > 48 {
 			v = string(n[:47]) + "…"
 		}
