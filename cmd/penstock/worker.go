@@ -57,9 +57,17 @@ ends at once.`,
   penstock worker exec --kind migrate -- ./migrate.sh`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			served, err := shippedHandlers(words(kinds), o.targets)
+			targets, err := targetsDir(o.targets)
 			if err != nil {
 				return err
+			}
+			driver := local.New(local.Options{Dir: targets})
+			served, err := shippedHandlers(words(kinds), driver)
+			if err != nil {
+				return err
+			}
+			if served["deploy"] != nil {
+				go a.guard(cmd.Context(), driver)
 			}
 			return a.work(cmd.Context(), o, served)
 		},
@@ -94,24 +102,32 @@ protocol. The kind is declared by a TaskKind definition.`,
 	return cmd
 }
 
-// shippedHandlers gives the handlers of the kinds that come with Penstock.
-func shippedHandlers(kinds []string, targets string) (map[string]workers.Handler, error) {
-	if targets == "" {
-		dir, err := (&app{}).serverDir()
+// targetsDir is where the local deploy target keeps its environments.
+func targetsDir(dir string) (string, error) {
+	if dir == "" {
+		data, err := (&app{}).serverDir()
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		targets = filepath.Join(dir, "targets")
+		dir = filepath.Join(data, "targets")
 	}
-	targets, err := filepath.Abs(targets)
-	if err != nil {
-		return nil, err
+	return filepath.Abs(dir)
+}
+
+// guard keeps what is live alive: it starts supervisors that are missing.
+func (a *app) guard(ctx context.Context, driver *local.Driver) {
+	if err := driver.Guard(ctx); err != nil && ctx.Err() == nil {
+		a.note("the local deploy target is not watched: %v", err)
 	}
+}
+
+// shippedHandlers gives the handlers of the kinds that come with Penstock.
+func shippedHandlers(kinds []string, driver *local.Driver) (map[string]workers.Handler, error) {
 	all := map[string]workers.Handler{
 		"build":   build.New(build.Options{}),
 		"test":    test.New(test.Options{}),
 		"scan":    scan.New(scan.Options{}),
-		"deploy":  deploy.New(map[string]deploy.Driver{"local": local.New(local.Options{Dir: targets})}),
+		"deploy":  deploy.New(map[string]deploy.Driver{"local": driver}),
 		"notify":  notify.New(notify.Options{}),
 		"command": command.Handler{},
 	}

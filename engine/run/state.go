@@ -184,12 +184,12 @@ func (s *State) Idle() bool {
 // clone is a copy that a step may change.
 func (s *State) clone() *State {
 	c := *s
-	c.Visits = maps.Clone(s.Visits)
-	c.Grants = maps.Clone(s.Grants)
+	c.Visits = cloneMap(s.Visits)
+	c.Grants = cloneMap(s.Grants)
 	c.Kept = maps.Clone(s.Kept)
 	c.Put = maps.Clone(s.Put)
 	c.Path = slices.Clone(s.Path)
-	c.Values = maps.Clone(s.Values)
+	c.Values = cloneMap(s.Values)
 	c.Tasks = make([]*Task, len(s.Tasks))
 	for i, t := range s.Tasks {
 		c.Tasks[i] = new(*t)
@@ -204,6 +204,15 @@ func (s *State) clone() *State {
 	c.Ended = slices.Clone(s.Ended)
 	c.Told = slices.Clone(s.Told)
 	return &c
+}
+
+// cloneMap copies a map; one that is empty does not survive storing, so the
+// copy is never nil.
+func cloneMap[M ~map[string]V, V any](m M) M {
+	if m == nil {
+		return M{}
+	}
+	return maps.Clone(m)
 }
 
 // NextDeadline is the earliest time at which the run wants a timer input, in

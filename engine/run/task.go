@@ -129,7 +129,9 @@ func (x *step) with(t *Task, a workflows.Activity) (map[string]any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s, input %q: %w", t.Path, name, err)
 		}
-		with[name] = v
+		if v != nil { // an optional value that is absent is no input
+			with[name] = v
+		}
 	}
 	return with, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/env"
@@ -172,8 +173,15 @@ func refusal(err error) events.Answer {
 	return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
 }
 
-// step asks the core. r is nil when there is nothing to store.
+// step asks the core. r is nil when there is nothing to store. A command that
+// the core cannot take must stop nobody else: its panic is an error.
 func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next any, answer events.Answer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			o.o.Log.Error("the core cannot take a command", "aggregate", k.agg, "id", k.id, "input", in.Kind, "panic", p, "stack", string(debug.Stack()))
+			r, next, err = nil, nil, fmt.Errorf("the engine cannot take %s for %s %s: %v", in.Kind, k.agg, k.id, p)
+		}
+	}()
 	now := o.clock.now()
 	r = &record.Record{Aggregate: k.agg, ID: k.id, V: l.v + 1, Prev: l.head, T: now, Engine: o.o.Instance, In: in}
 	var ans record.Answer

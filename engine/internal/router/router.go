@@ -143,6 +143,9 @@ func one(ctx context.Context, o Options, m jetstream.Msg, meta *jetstream.MsgMet
 // a message that is no event from others.
 func Input(publisher string, headers map[string][]string, body []byte, place string) (record.Input, string) {
 	ev, err := events.Parse(headers, body)
+	if err == nil && !strings.HasPrefix(publisher, "user:") && !events.SourceOf(publisher, ev.Source) {
+		err = fmt.Errorf("publisher %q may not speak as source %q: a source is the publisher's name, or the name, \"/\" and more", publisher, ev.Source)
+	}
 	in := record.Input{Kind: record.InEvent, By: "event:" + publisher}
 	if err != nil {
 		in.Bad = err.Error()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
-	"github.com/penstock-cd/penstock/workflows"
 )
 
 // longestWait is how long a reader may ask to wait for something new.
@@ -130,13 +128,16 @@ func (s *Service) events(ctx context.Context, _ Principal, body []byte) (any, er
 		return nil, err
 	}
 	out := events.EventPage{Events: []events.Event{}}
+	if req.End {
+		return s.newest(ctx)
+	}
 	p := page{js: s.notify, stream: events.StreamOut, filter: "penstock.out.>", after: req.After,
 		limit: min(cmp.Or(req.Limit, 100), 500), wait: waitOf(req.Wait)}
 	size := 0
 	var err error
 	out.Next, err = p.read(ctx, func(m jetstream.Msg) (bool, error) {
 		var e events.Event
-		if err := json.Unmarshal(m.Data(), &e); err != nil || req.Run != "" && e.Subject != req.Run || !wantedType(req.Types, e.Type) {
+		if err := json.Unmarshal(m.Data(), &e); err != nil || req.Run != "" && e.Subject != req.Run || !events.MatchTypes(req.Types, e.Type) {
 			return false, nil
 		}
 		if size += len(m.Data()); size > 512<<10 && len(out.Events) > 0 {
@@ -151,9 +152,15 @@ func (s *Service) events(ctx context.Context, _ Principal, body []byte) (any, er
 	return out, err
 }
 
-// wantedType reports whether a type fits one of the patterns, full or short.
-func wantedType(patterns []string, typ string) bool {
-	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool {
-		return workflows.Match(p, typ) || workflows.Match(p, events.ShortType(typ))
-	})
+// newest gives the cursor of the newest event.
+func (s *Service) newest(ctx context.Context) (any, error) {
+	stream, err := s.notify.Stream(ctx, events.StreamOut)
+	if err != nil {
+		return nil, err
+	}
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return events.EventPage{Events: []events.Event{}, Next: info.State.LastSeq}, nil
 }
