@@ -73,7 +73,7 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 	case events.EventRefused:
 		return join("event refused:", strings.Join(h.Reasons, "; "), causeText(h.Cause))
 	case events.DefinitionApplied:
-		return join("in force:", strings.Join(h.Definitions, ", "))
+		return join("in force:", strings.Join(shortDigests(h.Definitions), ", "))
 	case events.DefinitionRefused:
 		return join("refused:", strings.Join(h.Reasons, "; "))
 	case events.Notification:
@@ -112,6 +112,18 @@ func (a *app) eventLine(e *events.Event, withRun bool) string {
 	fmt.Fprintf(&b, "%-14s  ", oneLine(cmp.Or(h.State, "-")))
 	b.WriteString(paint(a.stdout, word(e, h), oneLine(describe(e, h))))
 	return b.String()
+}
+
+// shortDigests shortens the digests behind names: "Workflow/release sha256:…".
+func shortDigests(definitions []string) []string {
+	var out []string
+	for _, d := range definitions {
+		if at := strings.LastIndexByte(d, ' '); at > 0 {
+			d = d[:at+1] + digest(d[at+1:])
+		}
+		out = append(out, d)
+	}
+	return out
 }
 
 // join joins the parts that are not empty with spaces.

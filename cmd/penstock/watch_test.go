@@ -217,3 +217,17 @@ func (w *lineWatcher) Write(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+func TestEveryTypeOfEventIsTold(t *testing.T) {
+	h := events.Happening{Run: runID, State: "build", Outcome: "failed", Kind: "build", Attempt: 2, By: "ana", Decision: "approved", Reason: "reason",
+		Reasons: []string{"reason"}, Missing: []string{"missing"}, RequestedBy: "ana", Authors: []string{"ana"}, Environment: "staging",
+		Channel: "releases", Text: "text", Runs: []string{runID}, Definitions: []string{"Workflow/release sha256:" + strings.Repeat("ab", 32)},
+		Error: &events.TaskError{Code: "code", Message: "message"}, Artifact: "sha256:" + strings.Repeat("cd", 32)}
+	for _, typ := range events.Types() {
+		e := events.Event{Source: "/penstock", Subject: "fallback", Type: typ}
+		text := describe(&e, &h)
+		if text == "" || strings.Contains(text, "fallback") || strings.Contains(text, "  ") || strings.Contains(text, strings.Repeat("ab", 20)) {
+			t.Errorf("%s: %q", typ, text)
+		}
+	}
+}
