@@ -14,6 +14,7 @@ import (
 type policy struct {
 	batchFrom int // as many waiting records go as an atomic batch
 	groups    int // so many groups may be on their way at once
+	alongside int // as many must wait for a group to go alongside another
 	window    int // so many records may be
 }
 
@@ -29,7 +30,8 @@ func choose(sync string, replicas int) policy {
 		// Without a sync for each record a batch only costs.
 		return policy{batchFrom: math.MaxInt, groups: math.MaxInt, window: 1000}
 	default:
-		return policy{batchFrom: 16, groups: 2, window: 2 * maxBatch}
+		// Halves of what could go as one cost a sync more than they gain.
+		return policy{batchFrom: 16, groups: 2, alongside: maxBatch, window: 2 * maxBatch}
 	}
 }
 
@@ -137,7 +139,7 @@ func (c *committer) gather() (group []*record, id uint64, batch bool, failed []*
 	defer c.mu.Unlock()
 	room := min(c.policy.window-c.inFlight, maxBatch)
 	waiting := len(c.queue) - c.head
-	if waiting == 0 || c.groups >= c.policy.groups || room <= 0 {
+	if waiting == 0 || room <= 0 || c.groups >= c.policy.groups || c.groups > 0 && waiting < c.policy.alongside {
 		return nil, 0, false, nil
 	}
 	c.group++
@@ -326,18 +328,12 @@ func (c *committer) fail(records []*record) {
 // on, or err. With failed ones their followers fail, before any done is
 // called, so that what a done appends comes after them.
 func (c *committer) finish(s *sending, records []*record, first uint64, err error) {
-	c.mu.Lock()
-	c.inFlight -= len(records)
-	if s != nil {
-		if s.left -= len(records); s.left == 0 {
-			c.groups--
-		}
-	}
 	var followers []*record
 	if c.ordered {
+		c.mu.Lock()
 		followers = c.release(records, err != nil)
+		c.mu.Unlock()
 	}
-	c.mu.Unlock()
 
 	for i, r := range records {
 		if err != nil {
@@ -349,6 +345,16 @@ func (c *committer) finish(s *sending, records []*record, first uint64, err erro
 	for _, r := range followers {
 		r.done(0, fmt.Errorf("%s: not sent, because the record before it failed: %w", r.subject, err))
 	}
+	// Only now: what the dones append shall go as one group, not as one for
+	// the first and one for the rest.
+	c.mu.Lock()
+	c.inFlight -= len(records)
+	if s != nil {
+		if s.left -= len(records); s.left == 0 {
+			c.groups--
+		}
+	}
+	c.mu.Unlock()
 	c.settled()
 	c.nudge()
 }
