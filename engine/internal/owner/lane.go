@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"time"
 
@@ -137,6 +138,7 @@ func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
 			l.state, l.v, l.head = next, r.V, record.Hash(stored)
 			o.stored(k, l, seq)
 			answer.Record = r.V
+			o.trace("record carried out within the engine", k, r.V)
 			return answer
 		case errors.Is(err, errAgain):
 			continue
@@ -232,6 +234,12 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 	return r, next, answer, err
 }
 
+// trace tells, at the level of debugging, how far a record has come. Tests
+// kill the engine at these points.
+func (o *Owner) trace(what string, k key, v int64) {
+	o.o.Log.LogAttrs(o.ctx, slog.LevelDebug, what, slog.String("aggregate", k.agg), slog.String("id", k.id), slog.Int64("record", v))
+}
+
 // errAgain says that the aggregate was read again and the command is to be decided anew.
 var errAgain = errors.New("decide again")
 
@@ -246,6 +254,7 @@ func (o *Owner) append(k key, l *lane, r *record.Record, stored []byte) (uint64,
 		err error
 	}
 	done := make(chan outcome, 1)
+	o.trace("record goes to the journal", k, r.V)
 	o.o.Journal.Append(vp, subject, stored, func(seq uint64, err error) { done <- outcome{seq, err} })
 	out := <-done
 	if errors.Is(out.err, journal.ErrUnknown) {
@@ -256,6 +265,7 @@ func (o *Owner) append(k key, l *lane, r *record.Record, stored []byte) (uint64,
 		return 0, out.err
 	}
 	o.applied.Add(1)
+	o.trace("record stored", k, r.V)
 	ticket.Stored(out.seq, r)
 	return out.seq, nil
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -100,8 +101,15 @@ func refuse(code, format string, args ...any) error {
 // answered is an answer that the owner gave; it is passed on as it is.
 type answered struct{ events.Answer }
 
-// Handle answers one request.
-func (s *Service) Handle(ctx context.Context, who Principal, verb string, body []byte) events.Answer {
+// Handle answers one request. A request that a handler cannot take stops
+// nobody else: its panic is an answer.
+func (s *Service) Handle(ctx context.Context, who Principal, verb string, body []byte) (a events.Answer) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.o.Log.Error("a request cannot be answered", "verb", verb, "by", who.Name, "panic", p, "stack", string(debug.Stack()))
+			a = events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: fmt.Sprintf("the engine cannot answer %s: %v", verb, p)}
+		}
+	}()
 	h := s.handlers[verb]
 	if h == nil {
 		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: fmt.Sprintf("there is no verb %q", verb)}
@@ -113,7 +121,7 @@ func (s *Service) Handle(ctx context.Context, who Principal, verb string, body [
 	if a, ok := result.(answered); ok {
 		return a.Answer
 	}
-	a := events.Answer{Status: events.StatusApplied}
+	a = events.Answer{Status: events.StatusApplied}
 	if result != nil {
 		if a.Result, err = json.Marshal(result); err != nil {
 			return failure(err)
