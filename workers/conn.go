@@ -2,7 +2,9 @@ package workers
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -11,16 +13,53 @@ import (
 )
 
 // OnBus gives the Bus behind a connection, whose credential must be a
-// worker's. The connection verifies that the engine signed each task.
+// worker's. The connection verifies that the engine signed each task, with the
+// keys in the credential. A credential that names none (that of a user of an
+// external NATS server) takes them from the engine's answer to the hello: in
+// the account of workers nobody else can answer that, and no task is taken
+// before.
 func OnBus(conn *bus.Conn) Bus {
-	return &busConn{conn: conn, sources: map[string]*bus.TaskSource{}}
+	b := &busConn{conn: conn, pinned: len(conn.Credential().TaskKeys) > 0, trusted: make(chan struct{}), sources: map[string]*bus.TaskSource{}}
+	if b.pinned {
+		close(b.trusted)
+	}
+	return b
 }
 
 type busConn struct {
-	conn *bus.Conn
+	conn   *bus.Conn
+	pinned bool // the credential names the keys
 
+	trusted chan struct{} // closed when there are keys
 	mu      sync.Mutex
+	told    bool // trusted is closed
 	sources map[string]*bus.TaskSource
+}
+
+var errNoKeys = errors.New("the credential names no key that signs tasks, and no engine has told one yet, so no task can be trusted")
+
+// learn trusts the keys that the engine told in its answer to a hello.
+func (b *busConn) learn(answer events.Answer) error {
+	if b.pinned || answer.Status != events.StatusApplied {
+		return nil
+	}
+	var info events.ServerInfo
+	if err := json.Unmarshal(answer.Result, &info); err != nil {
+		return fmt.Errorf("the engine's answer to the hello: %w", err)
+	}
+	if len(info.TaskKeys) == 0 {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.conn.TrustTaskKeys(info.TaskKeys); err != nil {
+		return err
+	}
+	if !b.told {
+		b.told = true
+		close(b.trusted)
+	}
+	return nil
 }
 
 // atOnce is how long to wait for tasks that are there already.
@@ -29,6 +68,11 @@ const atOnce = time.Millisecond
 // Fetch asks for many tasks without waiting and, when there is none, waits for
 // one: a request for many would wait for all of them.
 func (b *busConn) Fetch(ctx context.Context, pool, kind string, n int, wait time.Duration) ([]Message, error) {
+	select {
+	case <-b.trusted:
+	case <-ctx.Done():
+		return nil, errNoKeys
+	}
 	source := b.source(pool, kind)
 	if n > 1 {
 		if found, err := source.Fetch(ctx, n, atOnce); err != nil || len(found) > 0 {
@@ -72,6 +116,9 @@ func (b *busConn) Request(ctx context.Context, verb string, request any) (events
 			answer = events.Answer{Status: refusal.Status, Code: refusal.Code, Reason: refusal.Reason}
 		}
 		return answer, nil
+	}
+	if err == nil && verb == events.VerbWorkerHello {
+		err = b.learn(answer)
 	}
 	return answer, err
 }

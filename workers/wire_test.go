@@ -37,6 +37,7 @@ type wire struct {
 	results  map[string]events.Result // task → result
 	beats    map[string][]string      // task → progress of each heartbeat
 	hellos   []events.Hello           //
+	told     []string                 // keys that the answer to a hello tells
 }
 
 const wireKind = "letters"
@@ -122,6 +123,7 @@ func (w *wire) decide(verb string, body []byte) events.Answer {
 		var r events.Hello
 		w.decode(body, &r)
 		w.hellos = append(w.hellos, r)
+		ok.Result, _ = json.Marshal(events.ServerInfo{TaskKeys: w.told}) // strings always marshal
 	case events.VerbAttemptStart:
 		var r events.StartRequest
 		w.decode(body, &r)
