@@ -3,12 +3,18 @@
 // operators probe. The bus offers the same; both are answered by the same
 // service, with the same permissions. Without a token nothing is answered but
 // probes and the description of the API.
+//
+// Everything that a request passes through before it is answered is in
+// guard.go; every error is a problem of RFC 9457 (problem.go). The description
+// at /openapi.json is made from the Go types that are served (openapi.go), so
+// that it cannot say anything else than what happens.
 package api
 
 import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/service"
 	"github.com/penstock-cd/penstock/events"
@@ -39,8 +45,39 @@ type Options struct {
 }
 
 // New gives the handler of the whole API.
-func New(o Options) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
-	return mux
+func New(o Options) http.Handler { return newServer(o).handler() }
+
+// Times that nobody has asked to configure.
+const (
+	answerTimeout = 30 * time.Second // the same as on the bus
+	heartbeat     = 15 * time.Second // of an idle stream of events
+	readTimeout   = 10 * time.Second // for a request's body
+)
+
+// server is the API. Its fields do not change once handler was called.
+type server struct {
+	o         Options
+	mux       *http.ServeMux
+	metrics   *metrics
+	heartbeat time.Duration
+	document  []byte // the OpenAPI description
+}
+
+func newServer(o Options) *server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &server{o: o, mux: http.NewServeMux(), metrics: newMetrics(o), heartbeat: heartbeat}
+}
+
+// handler registers every route and puts the guard before them.
+func (s *server) handler() http.Handler {
+	s.operations()
+	s.mux.HandleFunc("GET /v1/events", s.stream)
+	s.mux.HandleFunc("POST /v1/events", s.webhook)
+	s.mux.HandleFunc("GET /openapi.json", s.describe)
+	s.mux.HandleFunc("GET /livez", s.live)
+	s.mux.HandleFunc("GET /readyz", s.ready)
+	s.mux.Handle("GET /metrics", s.metrics.handler())
+	return s.guard()
 }

@@ -1,0 +1,190 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/penstock-cd/penstock/events"
+)
+
+// answer asks the service as the caller of ctx. The error is a problem.
+func (s *server) answer(ctx context.Context, verb string, req any) (events.Answer, error) {
+	body, err := json.Marshal(req)
+	if err != nil {
+		return events.Answer{}, newProblem(http.StatusUnprocessableEntity, events.CodeInvalid, err.Error())
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	a := s.o.Service.Handle(ctx, callerOf(ctx).Principal, verb, body)
+	return a, s.refusal(ctx, verb, a)
+}
+
+// ask is answer for a verb whose result is a T.
+func ask[T any](ctx context.Context, s *server, verb string, req any) (T, error) {
+	var result T
+	a, err := s.answer(ctx, verb, req)
+	if err != nil {
+		return result, err
+	}
+	if err := json.Unmarshal(a.Result, &result); err != nil {
+		return result, s.refusal(ctx, verb, events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()})
+	}
+	return result, nil
+}
+
+// body is a response with nothing but a body.
+type body[T any] struct{ Body T }
+
+// get is ask for an operation that answers with what it was told.
+func get[T any](ctx context.Context, s *server, verb string, req any) (*body[T], error) {
+	result, err := ask[T](ctx, s, verb, req)
+	if err != nil {
+		return nil, err
+	}
+	return &body[T]{result}, nil
+}
+
+// keyOf is the id of a request that changes something.
+func keyOf(header string) string { return cmp.Or(header, uuid.NewString()) }
+
+type startBody struct {
+	Workflow string         `json:"workflow" minLength:"1" doc:"Name of the workflow." example:"release"`
+	Inputs   map[string]any `json:"inputs,omitempty" doc:"Inputs by name, as the workflow declares them; text is read by the declared type."`
+}
+
+type startInput struct {
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same start. One is made when it is missing." example:"release-2026-05-04"`
+	Body startBody
+}
+
+type startOutput struct {
+	Location string `header:"Location" doc:"Path of the run."`
+	Key      string `header:"Idempotency-Key" doc:"The key of this start."`
+	Body     events.RunView
+}
+
+func (s *server) start(ctx context.Context, in *startInput) (*startOutput, error) {
+	key := keyOf(in.Key)
+	run, err := ask[events.RunView](ctx, s, events.VerbStart, events.StartRun{ID: key, Workflow: in.Body.Workflow, Inputs: in.Body.Inputs})
+	if err != nil {
+		return nil, err
+	}
+	return &startOutput{"/v1/runs/" + url.PathEscape(run.ID), key, run}, nil
+}
+
+type listInput struct {
+	Workflow string `query:"workflow" doc:"Only runs of this workflow." example:"release"`
+	Status   string `query:"status" doc:"Only runs that are running, waiting or done, or that ended with this outcome." example:"waiting"`
+	Limit    int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"How many runs at most."`
+	Cursor   string `query:"cursor" doc:"The next of the page before."`
+}
+
+func (s *server) list(ctx context.Context, in *listInput) (*body[events.RunList], error) {
+	return get[events.RunList](ctx, s, events.VerbList, events.ListRuns{Workflow: in.Workflow, Status: in.Status, Limit: in.Limit, Cursor: in.Cursor})
+}
+
+type runInput struct {
+	Run string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+}
+
+func (s *server) run(ctx context.Context, in *runInput) (*body[events.RunView], error) {
+	return get[events.RunView](ctx, s, events.VerbGet, events.GetRun{Run: in.Run})
+}
+
+func (s *server) why(ctx context.Context, in *runInput) (*body[events.WhyView], error) {
+	return get[events.WhyView](ctx, s, events.VerbWhy, events.GetRun{Run: in.Run})
+}
+
+func (s *server) records(ctx context.Context, in *runInput) (*body[events.Records], error) {
+	return get[events.Records](ctx, s, events.VerbRecords, events.GetRun{Run: in.Run})
+}
+
+func (s *server) verify(ctx context.Context, in *runInput) (*body[events.Verification], error) {
+	return get[events.Verification](ctx, s, events.VerbVerify, events.GetRun{Run: in.Run})
+}
+
+// outcome says that a command was carried out.
+type outcome struct {
+	Status string `json:"status" enum:"applied,already" doc:"Whether it was recorded now, or had been before." example:"applied"`
+	Record int64  `json:"record" doc:"Number of the run's record that holds it." example:"14"`
+}
+
+type commandOutput struct {
+	Key  string `header:"Idempotency-Key" doc:"The key of this command."`
+	Body outcome
+}
+
+func (s *server) command(ctx context.Context, key, verb string, req any) (*commandOutput, error) {
+	a, err := s.answer(ctx, verb, req)
+	if err != nil {
+		return nil, err
+	}
+	return &commandOutput{key, outcome{a.Status, a.Record}}, nil
+}
+
+type decisionBody struct {
+	State    string    `json:"state,omitempty" doc:"The state that waits for approval; may be left out when one approval is open." example:"release"`
+	Comment  string    `json:"comment,omitempty" maxLength:"2000" doc:"Shown with the decision." example:"tested by hand"`
+	Content  string    `json:"content,omitempty" doc:"Digest of what was shown, from the run's waiting reasons or the approval.requested event. A decision on something else is refused." example:"sha256:5f8c"`
+	NotAfter time.Time `json:"notAfter,omitzero" doc:"The decision does not count after this time; 15 minutes from now at most, and by default."`
+}
+
+type decideInput struct {
+	runInput
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same decision. One is made when it is missing."`
+	Body *decisionBody
+}
+
+// decide is the operation for one of the decisions.
+func (s *server) decide(decision string) func(context.Context, *decideInput) (*commandOutput, error) {
+	return func(ctx context.Context, in *decideInput) (*commandOutput, error) {
+		b := cmp.Or(in.Body, &decisionBody{})
+		key := keyOf(in.Key)
+		return s.command(ctx, key, events.VerbDecide, events.Decide{ID: key, Run: in.Run, State: b.State, Decision: decision,
+			Comment: b.Comment, Content: b.Content, NotAfter: b.NotAfter, Via: "http"})
+	}
+}
+
+type cancelBody struct {
+	Reason string `json:"reason,omitempty" maxLength:"2000" doc:"Shown with the run." example:"wrong commit"`
+}
+
+type cancelInput struct {
+	runInput
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same cancel. One is made when it is missing."`
+	Body *cancelBody
+}
+
+func (s *server) cancel(ctx context.Context, in *cancelInput) (*commandOutput, error) {
+	b := cmp.Or(in.Body, &cancelBody{})
+	key := keyOf(in.Key)
+	return s.command(ctx, key, events.VerbCancel, events.CancelRun{ID: key, Run: in.Run, Reason: b.Reason})
+}
+
+type outputInput struct {
+	runInput
+	State string `query:"state" doc:"Only output of this state, and of the branches in it." example:"verify.test"`
+	After uint64 `query:"after" doc:"Cursor: the next of the answer before; 0 is the beginning."`
+	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"200" doc:"How many chunks at most."`
+	Wait  int64  `query:"wait" minimum:"0" maximum:"20" doc:"For how many seconds to wait when there is nothing new."`
+}
+
+func (s *server) output(ctx context.Context, in *outputInput) (*body[events.Output], error) {
+	return get[events.Output](ctx, s, events.VerbOutput, events.ReadOutput{Run: in.Run, State: in.State, After: in.After, Limit: in.Limit,
+		Wait: in.Wait * 1000})
+}
+
+// runOf finds a run by the beginning of its id and gives the whole id.
+func (s *server) runOf(ctx context.Context, prefix string) (string, error) {
+	run, err := ask[events.RunView](ctx, s, events.VerbGet, events.GetRun{Run: prefix})
+	if err != nil {
+		return "", err
+	}
+	return run.ID, nil
+}
