@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ type Relay struct {
 	newest  *ticket
 	highest uint64
 	seen    map[int]uint64 // highest sequence by partition since its last checkpoint
+	stored  map[int]uint64 // sequence of each partition's stored checkpoint; it only grows
 	pools   map[[2]string]bool
 
 	ctx    context.Context
@@ -67,7 +69,7 @@ func New(o Options) *Relay {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Relay{o: o, queue: make(chan *ticket, 4096), seen: map[int]uint64{}, pools: map[[2]string]bool{}}
+	return &Relay{o: o, queue: make(chan *ticket, 4096), seen: map[int]uint64{}, stored: map[int]uint64{}, pools: map[[2]string]bool{}}
 }
 
 // ticket is a record that may be on its way.
@@ -83,10 +85,13 @@ type ticket struct {
 
 // Begin implements owner.Relay.
 func (r *Relay) Begin() owner.Ticket {
-	t := &ticket{relay: r}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.floor = r.highest
+	return r.begin(r.highest)
+}
+
+func (r *Relay) begin(floor uint64) *ticket {
+	t := &ticket{relay: r, floor: floor}
 	t.prev = r.newest
 	if r.newest != nil {
 		r.newest.next = t
@@ -137,16 +142,23 @@ func (r *Relay) finish(t *ticket) {
 
 // position is the sequence up to which everything has been carried out.
 func (r *Relay) position() uint64 {
-	if r.oldest != nil {
-		return r.oldest.floor
+	pos := r.highest
+	for t := r.oldest; t != nil; t = t.next {
+		pos = min(pos, t.floor)
 	}
-	return r.highest
+	return pos
 }
 
 // Start reads what was not carried out before, and begins. last gives the
 // sequence of the last record of each partition, as far as any.
 func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
 	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	// New records are stored meanwhile: no checkpoint may pass those of before
+	// that have not been read yet.
+	r.mu.Lock()
+	reading := r.begin(0)
+	r.mu.Unlock()
+	defer r.finish(reading)
 	r.work.Go(r.loop)
 	r.work.Go(r.checkpoints)
 	stored, err := r.o.Journal.LoadCheckpoints(ctx)
@@ -161,6 +173,9 @@ func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
 		}
 		at[vp] = c.Seq
 	}
+	r.mu.Lock()
+	r.stored = maps.Clone(at)
+	r.mu.Unlock()
 	from := uint64(0)
 	for vp, seq := range last {
 		if seq < at[vp] {
@@ -183,7 +198,10 @@ func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
 			return nil // an owner record
 		}
 		if e.Seq > at[events.Partition(rec.Aggregate, rec.ID)] {
-			r.Begin().Stored(e.Seq, rec)
+			r.mu.Lock()
+			t := r.begin(e.Seq - 1)
+			r.mu.Unlock()
+			t.Stored(e.Seq, rec)
 		}
 		return nil
 	})
@@ -279,6 +297,7 @@ func (r *Relay) published(t *ticket) {
 	over := t.left == 0
 	r.mu.Unlock()
 	if over {
+		r.o.Log.LogAttrs(r.ctx, slog.LevelDebug, "record relayed", slog.String("aggregate", t.r.Aggregate), slog.String("id", t.r.ID), slog.Int64("record", t.r.V))
 		r.finish(t)
 	}
 }
@@ -355,9 +374,12 @@ func (r *Relay) checkpoint(ctx context.Context) {
 	data := map[int][]byte{}
 	moved := map[int]uint64{}
 	for vp, seq := range r.seen {
-		data[vp], _ = json.Marshal(Checkpoint{Seq: min(seq, pos)}) // a number always encodes
-		if seq <= pos {
-			moved[vp] = seq
+		if seq <= pos && seq <= r.stored[vp] {
+			delete(r.seen, vp)
+		}
+		if to := min(seq, pos); to > r.stored[vp] {
+			data[vp], _ = json.Marshal(Checkpoint{Seq: to}) // a number always encodes
+			moved[vp] = to
 		}
 	}
 	r.mu.Unlock()
@@ -371,6 +393,7 @@ func (r *Relay) checkpoint(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for vp, seq := range moved {
+		r.stored[vp] = seq
 		if r.seen[vp] == seq {
 			delete(r.seen, vp)
 		}

@@ -1,0 +1,218 @@
+package relay_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/relay"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+)
+
+var public, private, _ = ed25519.GenerateKey(nil)
+
+// rig is a relay on a journal in memory.
+type rig struct {
+	*relay.Relay
+	t *testing.T
+	m *journal.Memory
+	j journal.Journal
+}
+
+func newRig(t *testing.T, m *journal.Memory) *rig {
+	t.Helper()
+	r := &rig{t: t, m: m, j: m.Open()}
+	all := make([]int, events.Partitions)
+	for i := range all {
+		all[i] = i
+	}
+	if err := r.j.Own(t.Context(), all, []byte("e")); err != nil {
+		t.Fatal(err)
+	}
+	r.Relay = relay.New(relay.Options{Journal: r.j, Tasks: m.Publisher(events.StreamTasks), Out: m.Publisher(events.StreamOut), Key: private})
+	return r
+}
+
+func (r *rig) start(last map[int]uint64) {
+	r.t.Helper()
+	if err := r.Start(r.t.Context(), last); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func aRecord(id string, v int64) *record.Record {
+	return &record.Record{Format: 1, Aggregate: record.Run, ID: id, V: v, T: 1000, State: json.RawMessage(`{}`),
+		Events: []record.Emitted{{Type: events.TaskQueued, Data: events.Happening{Run: id, Workflow: "w", Environment: "prod"}}},
+		Tasks:  []*events.Task{{ID: fmt.Sprintf("%s-%d", id, v), Run: id, Kind: "build", Pool: "default"}}}
+}
+
+// store appends a record and hands it to the relay unless crash is set.
+func (r *rig) store(rec *record.Record, crash bool) uint64 {
+	r.t.Helper()
+	ticket := r.Begin()
+	p, err := rec.Encode()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	seq := make(chan uint64, 1)
+	r.j.Append(events.Partition(rec.Aggregate, rec.ID), events.LogSubject(rec.Aggregate, rec.ID), p, func(s uint64, err error) {
+		if err != nil {
+			r.t.Error(err)
+		}
+		seq <- s
+	})
+	s := <-seq
+	if !crash {
+		ticket.Stored(s, rec)
+	}
+	return s
+}
+
+func (r *rig) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	r.Close(ctx)
+}
+
+// eventually waits until ok holds.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("never: " + what)
+		}
+	}
+}
+
+func TestTasksAreSignedAndEventsHaveIDsThatARepeatKeeps(t *testing.T) {
+	m := journal.NewMemory(nil)
+	r := newRig(t, m)
+	r.start(nil)
+	for i := range 5 {
+		r.store(aRecord(fmt.Sprintf("r%d", i), 1), false)
+	}
+	eventually(t, "all is published", func() bool {
+		tasks, _ := m.Published(events.StreamTasks)
+		out, _ := m.Published(events.StreamOut)
+		return len(tasks) == 5 && len(out) == 5
+	})
+	tasks, headers := m.Published(events.StreamTasks)
+	for i, task := range tasks {
+		if err := events.VerifySigned([]ed25519.PublicKey{public}, task.Data, headers[i][events.HeaderSignature][0]); err != nil {
+			t.Error(err)
+		}
+	}
+	out, _ := m.Published(events.StreamOut)
+	var e events.Event
+	if err := json.Unmarshal(out[0].Data, &e); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Validate(); err != nil {
+		t.Error(err)
+	}
+	if want := events.OutSubject("default", "prod", "w", "task.queued"); out[0].Subject != want {
+		t.Errorf("subject %s, want %s", out[0].Subject, want)
+	}
+	r.close()
+}
+
+func TestWhatWasStoredButNotCarriedOutIsCarriedOutAfterARestart(t *testing.T) {
+	m := journal.NewMemory(nil)
+	r := newRig(t, m)
+	r.start(nil)
+	last := map[int]uint64{}
+	note := func(id string, seq uint64) { last[events.Partition(record.Run, id)] = seq }
+	note("a", r.store(aRecord("a", 1), false))
+	note("b", r.store(aRecord("b", 1), true)) // the engine dies between the record and the relay
+	note("c", r.store(aRecord("c", 1), false))
+	eventually(t, "a and c are published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) == 2 })
+	r.close() // stores a checkpoint, which must stay below b
+
+	again := newRig(t, m)
+	again.start(last)
+	eventually(t, "b is published", func() bool {
+		tasks, _ := m.Published(events.StreamTasks)
+		for _, task := range tasks {
+			if strings.Contains(string(task.Data), `"id":"b-1"`) {
+				return true
+			}
+		}
+		return false
+	})
+	ids := map[string]map[string]bool{}
+	eventually(t, "repeats have the ids of the first", func() bool {
+		out, _ := m.Published(events.StreamOut)
+		clear(ids)
+		for _, o := range out {
+			var e events.Event
+			if json.Unmarshal(o.Data, &e) != nil {
+				return false
+			}
+			if ids[e.Subject] == nil {
+				ids[e.Subject] = map[string]bool{}
+			}
+			ids[e.Subject][e.ID] = true
+		}
+		return len(ids) == 3 && len(ids["a"]) == 1 && len(ids["b"]) == 1 && len(ids["c"]) == 1
+	})
+	again.close()
+}
+
+func TestNothingIsCarriedOutAgainAfterACleanStop(t *testing.T) {
+	m := journal.NewMemory(nil)
+	r := newRig(t, m)
+	r.start(nil)
+	seq := r.store(aRecord("a", 1), false)
+	eventually(t, "a is published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) == 1 })
+	r.close()
+	again := newRig(t, m)
+	again.start(map[int]uint64{events.Partition(record.Run, "a"): seq})
+	again.store(aRecord("z", 1), false)
+	eventually(t, "z is published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) >= 2 })
+	if out, _ := m.Published(events.StreamOut); len(out) != 2 {
+		t.Errorf("%d events, want 2", len(out))
+	}
+	again.close()
+}
+
+func TestAMessageThatIsNotTakenIsPublishedAgain(t *testing.T) {
+	m := journal.NewMemory(nil)
+	var n atomic.Int64
+	m.Inject(func(subject string, _ []byte) journal.Fault {
+		if strings.HasPrefix(subject, "penstock.task.") && n.Add(1) <= 2 {
+			return journal.FaultFull
+		}
+		return journal.FaultNone
+	})
+	r := newRig(t, m)
+	r.start(nil)
+	r.store(aRecord("a", 1), false)
+	eventually(t, "the task is published", func() bool { tasks, _ := m.Published(events.StreamTasks); return len(tasks) == 1 })
+	if _, headers := m.Published(events.StreamTasks); len(headers[0][events.HeaderSignature]) != 1 {
+		t.Error("the repeated task is not signed")
+	}
+	r.close()
+}
+
+func TestALostTailOfTheRecordIsNoticedAtTheStart(t *testing.T) {
+	m := journal.NewMemory(nil)
+	r := newRig(t, m)
+	r.start(nil)
+	first := r.store(aRecord("a", 1), false)
+	r.store(aRecord("a", 2), false)
+	eventually(t, "both are published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) == 2 })
+	r.close()
+	again := newRig(t, m)
+	err := again.Start(t.Context(), map[int]uint64{events.Partition(record.Run, "a"): first})
+	if err == nil || !strings.Contains(err.Error(), "the tail of the record was lost") {
+		t.Errorf("start: %v", err)
+	}
+	again.close()
+}
