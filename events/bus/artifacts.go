@@ -269,7 +269,7 @@ func (a *Artifacts) read(ctx context.Context, q messageQuery) (*storedMessage, e
 func (a *Artifacts) readOnce(ctx context.Context, subject string, body []byte) (*storedMessage, error) {
 	try, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	reply, err := requestUnlessDenied(try, a.nc, a.refusals, subject, body)
+	reply, err := requestUnlessDenied(try, a.nc, a.refusals, nil, subject, body)
 	if errors.Is(err, errDenied) {
 		return nil, &Refusal{Status: events.StatusError, Code: events.CodeDenied, Reason: "this credential may not use artifacts"}
 	}

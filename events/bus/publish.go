@@ -90,6 +90,8 @@ func (c *Conn) publishOnce(ctx context.Context, m *nats.Msg) (*jetstream.PubAck,
 	defer cancel()
 	denied, done := c.denied.on(m.Subject)
 	defer done()
+	back, done := c.resyncs.on()
+	defer done()
 	type outcome struct {
 		ack *jetstream.PubAck
 		err error
@@ -102,6 +104,10 @@ func (c *Conn) publishOnce(ctx context.Context, m *nats.Msg) (*jetstream.PubAck,
 	select {
 	case o := <-answered:
 		return o.ack, o.err
+	case <-back: // the acknowledgement was lost with the connection
+		cancel()
+		<-answered
+		return nil, errReconnected
 	case <-denied:
 		cancel()
 		<-answered

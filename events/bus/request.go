@@ -125,7 +125,7 @@ func (c *Conn) once(ctx context.Context, verb, subject string, body []byte) (eve
 	var a events.Answer
 	try, cancel := context.WithTimeout(ctx, answerTimeout+waitAsked(body))
 	defer cancel()
-	reply, err := requestUnlessDenied(try, c.nc, c.denied.on, subject, body)
+	reply, err := requestUnlessDenied(try, c.nc, c.denied.on, c.resyncs.on, subject, body)
 	if errors.Is(err, errDenied) {
 		return a, &Refusal{Status: events.StatusError, Code: events.CodeDenied,
 			Reason: fmt.Sprintf("%s: this credential (%s %q) is not allowed to ask for it", verb, cmp.Or(c.cred.Kind, KindUser), c.cred.Name)}
@@ -139,13 +139,23 @@ func (c *Conn) once(ctx context.Context, verb, subject string, body []byte) (eve
 	return a, nil
 }
 
-var errDenied = errors.New("not allowed to this credential")
+var (
+	errDenied      = errors.New("not allowed to this credential")
+	errReconnected = fmt.Errorf("the connection was lost and is back: %w", nats.ErrDisconnected)
+)
 
-// requestUnlessDenied waits for the answer, or errDenied when the server
-// refuses the request: it says so beside the answers, and nobody answers then.
-func requestUnlessDenied(ctx context.Context, nc *nats.Conn, refusals func(string) (<-chan struct{}, func()), subject string, body []byte) (*nats.Msg, error) {
+// requestUnlessDenied waits for the answer. It does not wait for one that
+// cannot come: the server refuses a request beside the answers (errDenied),
+// and an answer is lost with the connection (errReconnected).
+func requestUnlessDenied(ctx context.Context, nc *nats.Conn, refusals func(string) (<-chan struct{}, func()),
+	reconnects func() (<-chan struct{}, func()), subject string, body []byte) (*nats.Msg, error) {
 	denied, done := refusals(subject)
 	defer done()
+	var back <-chan struct{}
+	if reconnects != nil {
+		back, done = reconnects()
+		defer done()
+	}
 	try, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watch := make(chan struct{})
@@ -154,14 +164,18 @@ func requestUnlessDenied(ctx context.Context, nc *nats.Conn, refusals func(strin
 		select {
 		case <-denied:
 			cancel(errDenied)
+		case <-back:
+			cancel(errReconnected)
 		case <-watch:
 		}
 	})
 	reply, err := nc.RequestMsgWithContext(try, &nats.Msg{Subject: subject, Data: body})
 	close(watch)
 	watching.Wait()
-	if err != nil && errors.Is(context.Cause(try), errDenied) {
-		return nil, errDenied
+	for _, cause := range []error{errDenied, errReconnected} {
+		if err != nil && errors.Is(context.Cause(try), cause) {
+			return nil, cause
+		}
 	}
 	return reply, err
 }

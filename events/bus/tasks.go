@@ -50,6 +50,8 @@ func (s *TaskSource) Fetch(ctx context.Context, n int, wait time.Duration) ([]*T
 	if err != nil {
 		return nil, err
 	}
+	back, done := s.conn.resyncs.on()
+	defer done()
 	batch, err := consumer.Fetch(n, jetstream.FetchMaxWait(max(wait, time.Millisecond)))
 	if err != nil {
 		return nil, fmt.Errorf("tasks of kind %q: %w", s.kind, err)
@@ -68,20 +70,27 @@ func (s *TaskSource) Fetch(ctx context.Context, n int, wait time.Duration) ([]*T
 			if t := s.accept(m); t != nil {
 				out = append(out, t)
 			}
+		case <-back: // the request was lost with the connection; nothing more comes of it
+			giveBack(batch)
+			return out, nil
 		case <-ctx.Done():
-			// What arrives from now on comes again after the acknowledgement
-			// wait, unless we give it back at once.
-			go func() {
-				for m := range batch.Messages() {
-					_ = m.Nak() // if it fails the server gives it to another worker later
-				}
-			}()
+			giveBack(batch)
 			if len(out) > 0 {
 				return out, nil
 			}
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// giveBack gives back at once what still arrives, which would come again only
+// after the acknowledgement wait.
+func giveBack(batch jetstream.MessageBatch) {
+	go func() {
+		for m := range batch.Messages() {
+			_ = m.Nak() // if it fails the server gives it to another worker later
+		}
+	}()
 }
 
 // find looks the durable consumer up, once.

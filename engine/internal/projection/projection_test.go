@@ -1,0 +1,77 @@
+package projection_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/internal/projection"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
+)
+
+func observe(x *projection.Index, id, workflow, phase string, started int64, v int64) {
+	s := &run.State{ID: id, Workflow: workflow, Phase: phase, Outcome: "succeeded", StartedAt: started}
+	x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: v, Seq: uint64(started), State: s})
+}
+
+func TestRunsAreListedNewestFirstInPagesWithoutGapOrRepeat(t *testing.T) {
+	x := projection.New()
+	for _, i := range []int{3, 1, 7, 5, 2, 6, 4} { // read from the record in any order
+		observe(x, fmt.Sprintf("run%d", i), "w", "running", int64(i), 1)
+	}
+	observe(x, "run7", "w", "done", 7, 2) // a later record changes the line, not its place
+	var got []string
+	q := events.ListRuns{Limit: 3}
+	for {
+		page := x.List(q)
+		for _, r := range page.Runs {
+			got = append(got, r.ID)
+		}
+		if q.Cursor = page.Next; q.Cursor == "" {
+			break
+		}
+	}
+	if want := "[run7 run6 run5 run4 run3 run2 run1]"; fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if all, waiting := x.Counts(); all != 7 || waiting != 0 {
+		t.Errorf("counts %d and %d", all, waiting)
+	}
+}
+
+func TestAListIsFilteredByWorkflowStatusAndOutcome(t *testing.T) {
+	x := projection.New()
+	observe(x, "a", "w1", "done", 1, 1)
+	observe(x, "b", "w1", "running", 2, 1)
+	observe(x, "c", "w2", "running", 3, 1)
+	for want, q := range map[string]events.ListRuns{
+		"b a": {Workflow: "w1"}, "c b": {Status: "running"}, "a": {Status: "done"}, "a ": {Status: "succeeded"}, "": {Workflow: "w3"}} {
+		got := ""
+		for i, r := range x.List(q).Runs {
+			if i > 0 {
+				got += " "
+			}
+			got += r.ID
+		}
+		if got != want && got+" " != want {
+			t.Errorf("%+v: got %q, want %q", q, got, want)
+		}
+	}
+}
+
+func TestARunIsFoundByAPrefixThatFitsOnlyOne(t *testing.T) {
+	x := projection.New()
+	observe(x, "abc1", "w", "running", 1, 1)
+	observe(x, "abc2", "w", "running", 2, 1)
+	observe(x, "abc", "w", "running", 3, 1)
+	for prefix, want := range map[string]struct {
+		id   string
+		fits int
+	}{"abc1": {"abc1", 1}, "abc": {"abc", 1}, "ab": {"", 3}, "x": {"", 0}, "": {"", 0}} {
+		if id, fits := x.Resolve(prefix); id != want.id || fits != want.fits {
+			t.Errorf("%q: %q, %d fit; want %q, %d", prefix, id, fits, want.id, want.fits)
+		}
+	}
+}
