@@ -94,6 +94,7 @@ type Task struct {
 	Attempt  int               `json:"n"`
 	Status   string            `json:"s"`
 	Detached bool              `json:"detached,omitempty"` // nothing waits for it: a notification
+	Closing  bool              `json:"closing,omitempty"`  // it runs after the end of the run
 	Env      string            `json:"env,omitempty"`
 	Deploys  bool              `json:"deploys,omitempty"`
 	Artifact string            `json:"artifact,omitempty"`

@@ -18,7 +18,7 @@ import (
 func (x *step) begin(path string, a workflows.Activity) {
 	kind := x.d.Kinds[a.Task]
 	t := &Task{Path: path, Kind: a.Task, Pool: cmp.Or(a.Pool, events.DefaultPool), Runs: events.RunsOnce, Env: a.Environment,
-		Attempt: 1, Deploys: a.Task == "deploy"}
+		Attempt: 1, Deploys: a.Task == "deploy", Closing: x.s.Phase == phaseFinally}
 	if kind != nil {
 		t.Runs = kind.Spec.Runs
 	}
@@ -89,10 +89,10 @@ func (x *step) taskEnvironment(name string, secrets []string) *events.TaskEnviro
 func (x *step) activity(t *Task) workflows.Activity {
 	head, rest, _ := strings.Cut(t.Path, ".")
 	switch {
-	case head == "notify":
+	case t.Detached: // not by its path: a state may be called notify
 		return workflows.Activity{Task: "notify", Timeout: workflows.Duration(5 * time.Minute),
 			Retry: &workflows.Retry{Attempts: 5, Backoff: workflows.Duration(10 * time.Second)}}
-	case head == "finally":
+	case t.Closing:
 		var n int
 		fmt.Sscan(rest, &n)
 		if n >= 1 && n <= len(x.d.Workflow.Spec.Finally) {
@@ -308,7 +308,7 @@ func (x *step) end(t *Task, outcome string, outputs record.Values, err *events.T
 // keep stores the outputs where expressions find them.
 func (x *step) keep(t *Task, outputs record.Values) {
 	head, branch, isBranch := strings.Cut(t.Path, ".")
-	if t.Detached || head == "finally" {
+	if t.Detached || t.Closing {
 		return
 	}
 	if !isBranch {
