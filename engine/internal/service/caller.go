@@ -2,11 +2,13 @@ package service
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/events/bus"
 )
 
 // requestInfo is what the server says of the client behind a request that
@@ -53,4 +55,17 @@ func caller(m *nats.Msg) (Principal, string, error) {
 	}
 	who.Via = "bus"
 	return who, strings.Join(verb, "."), nil
+}
+
+// workerVerbs are what workers report with, and nobody else.
+var workerVerbs = []string{events.VerbAttemptStart, events.VerbAttemptHeartbeat, events.VerbAttemptFinish, events.VerbWorkerHello}
+
+// mayAsk keeps the kinds of principals apart. A name belongs to one principal
+// of a kind only: a worker that is called like a person is not that person,
+// and may neither decide nor read in the person's name.
+func mayAsk(who Principal, verb string) error {
+	if forWorkers := slices.Contains(workerVerbs, verb); forWorkers != (who.Kind == bus.KindWorker) || who.Kind == bus.KindPublisher {
+		return refuse(events.CodeDenied, "%s is a %s, and %s is not for those", who.Name, who.Kind, verb)
+	}
+	return nil
 }

@@ -114,6 +114,9 @@ func (s *Service) Handle(ctx context.Context, who Principal, verb string, body [
 	if h == nil {
 		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: fmt.Sprintf("there is no verb %q", verb)}
 	}
+	if err := mayAsk(who, verb); err != nil {
+		return failure(err)
+	}
 	result, err := h(ctx, who, body)
 	if err != nil {
 		return failure(err)
