@@ -50,6 +50,10 @@ type Options struct {
 	// HTTP is where the HTTP API listens; DefaultHTTP. Port 0 takes a free
 	// one, "none" keeps it from listening.
 	HTTP string
+	// URL is what others reach the HTTP API by, where it is not the address at
+	// which it listens: behind a proxy, in a container. It is told to people
+	// and stands in credentials.
+	URL string
 	// Sync is "always" (the default: an answer means on disk) or "lazy".
 	Sync string
 	// MaxStore is how many bytes the embedded server may store.
@@ -89,6 +93,7 @@ type Engine struct {
 	http   net.Listener
 	info   events.ServerInfo
 
+	observe owner.Observer      // for Bench; may be nil
 	folders map[string][32]byte // what each folder of definitions looked like when it was applied
 }
 
@@ -202,7 +207,7 @@ func (e *Engine) start(ctx context.Context) error {
 	}
 	e.index = projection.New()
 	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: tasks, Out: out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
-	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.index.Observe,
+	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed,
 		Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
@@ -216,6 +221,14 @@ func (e *Engine) start(ctx context.Context) error {
 	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log,
 		Broker: e.broker, Emit: e.relay.Emit, Changed: e.ensureConsumers, Info: e.info, Log: e.o.Log})
 	return err
+}
+
+// observed tells the index, and whoever else looks, of a state.
+func (e *Engine) observed(entry owner.Entry) {
+	e.index.Observe(entry)
+	if e.observe != nil {
+		e.observe(entry)
+	}
 }
 
 func (e *Engine) publishers(ctx context.Context) (tasks, out journal.Publisher, err error) {
@@ -256,7 +269,7 @@ func (e *Engine) listen() (err error) {
 	if e.http, err = net.Listen("tcp", e.o.HTTP); err != nil {
 		return fmt.Errorf("the HTTP API cannot listen on %s: %w (choose another address with --http, or none)", e.o.HTTP, err)
 	}
-	e.info.HTTP = "http://" + e.http.Addr().String()
+	e.info.HTTP = cmp.Or(e.o.URL, "http://"+e.http.Addr().String())
 	return nil
 }
 

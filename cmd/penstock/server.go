@@ -48,6 +48,7 @@ saved counts a second later, a bad one is reported and changes nothing.`,
 	f.StringArrayVar(&o.Workflows, "workflows", nil, "folder of definitions `DIR`, put in force and watched; may be given again")
 	f.StringVar(&o.Listen, "listen", "", "`ADDRESS` of the embedded NATS server (default 127.0.0.1:4222; port 0 takes a free one)")
 	f.StringVar(&o.HTTP, "http", "", "`ADDRESS` of the HTTP API (default "+engine.DefaultHTTP+"; port 0 takes a free one, none for nowhere)")
+	f.StringVar(&o.URL, "http-url", "", "`URL` by which others reach the HTTP API, where it is not --http: behind a proxy, in a container")
 	f.StringVar(&o.Sync, "sync", "always", "when a record counts as stored: always (on disk) or lazy (a power cut loses up to two minutes)")
 	f.StringVar(&o.External, "nats", "", "`FILE` that says which NATS server to use instead of the embedded one")
 	f.IntVar(&o.Replicas, "replicas", 1, "copies of every stream, on a cluster")
@@ -100,7 +101,9 @@ func (a *app) serve(ctx context.Context, o engine.Options, remember bool) error 
 		}
 	} else {
 		fields(a.stdout, "", "Server", "ready", "NATS", info.NATS, "HTTP", cmp.Or(info.HTTP, "none"), "Data", o.Dir, "Credential", admin)
-		a.note("next: penstock worker --data %s", o.Dir)
+		if o.External == "" { // else workers are users of that server
+			a.note("next: penstock worker --data %s", o.Dir)
+		}
 	}
 	return stopped(ctx, <-done)
 }

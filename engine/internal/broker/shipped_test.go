@@ -70,7 +70,7 @@ func external(t *testing.T) *installation {
 // confServer runs a plain server with the shipped configuration file.
 func confServer(t *testing.T) *server.Server {
 	t.Helper()
-	for _, who := range []string{"SYS", "ENGINE", "WORKER", "PUBLISHER", "ADMIN", "BOT"} {
+	for _, who := range []string{"SYS", "ENGINE", "WORKER", "PUBLISHER", "ADMIN", "MARTA", "LI", "BOT"} {
 		t.Setenv("PENSTOCK_"+who+"_PASSWORD", "p"+strings.ToLower(who)+"-secret")
 	}
 	t.Setenv("PENSTOCK_SERVER_NAME", "one")
