@@ -1,0 +1,62 @@
+# make help lists the targets. `make check` is what .ci/run runs before the tests.
+
+GO     ?= go
+DIST   ?= dist
+ARCH   ?= $(shell $(GO) env GOARCH)
+TAG    ?= local
+CERTS  ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 20s
+
+static = CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w' -tags timetzdata
+revision = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+version = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+.DEFAULT_GOAL := help
+.PHONY: help build dist check test race fuzz docker demo clean
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## the binary for this machine, as ./penstock
+	$(GO) build -trimpath -o penstock ./cmd/penstock
+
+dist: ## static Linux binaries and what else images need, in dist/
+	mkdir -p $(DIST)/etc/ssl/certs
+	$(static) -o $(DIST)/penstock ./cmd/penstock
+	$(static) -o $(DIST)/nats-server github.com/nats-io/nats-server/v2
+	@test -n "$(CERTS)" || { echo "no bundle of CA certificates on this machine: name one with CERTS=FILE" >&2; exit 1; }
+	cp $(CERTS) $(DIST)/etc/ssl/certs/ca-certificates.crt
+	mkdir -p $(DIST)/home/data $(DIST)/home/tmp
+	chmod 700 $(DIST)/home/data
+	chmod 1777 $(DIST)/home/tmp
+
+docker: dist ## images penstock:local and penstock-nats:local (TAG=local)
+	docker build -f deployments/Dockerfile --target nats -t penstock-nats:$(TAG) $(DIST)
+	docker build -f deployments/Dockerfile --target penstock -t penstock:$(TAG) \
+		--build-arg VERSION=$(version) --build-arg REVISION=$(revision) $(DIST)
+
+check: ## format, vet, modules and staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "not formatted: gofmt -w ." >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	$(GO) run $(STATICCHECK) ./...
+
+test: ## all tests
+	$(GO) test ./...
+
+race: ## the core under the race detector, short form
+	$(GO) test -race -short ./events/... ./workflows/... ./engine/... ./workers
+
+fuzz: ## every fuzz target for FUZZTIME (20s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
+		grep -ho '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go | cut -c6- | while read -r target; do \
+			echo "$$dir $$target"; $(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$dir" || exit 1; \
+		done || exit 1; \
+	done
+
+demo: ## the whole story on this machine, in a minute
+	$(GO) run ./cmd/penstock demo
+
+clean: ## remove what the other targets made
+	rm -rf $(DIST) penstock
