@@ -1,0 +1,127 @@
+package definitions_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/engine/internal/definitions"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows/parse"
+)
+
+// bucket gives an empty key-value bucket on a server in this process.
+func bucket(t *testing.T) jetstream.KeyValue {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+	if !s.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: events.BucketDefs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kv
+}
+
+func open(t *testing.T, kv jetstream.KeyValue) *definitions.Store {
+	t.Helper()
+	s, err := definitions.Open(t.Context(), kv, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func workflow(name, kind string) parse.File {
+	return parse.File{Name: name + ".yaml", Content: []byte("apiVersion: penstock/v1\nkind: Workflow\nmetadata: {name: " + name +
+		"}\nspec:\n  initial: a\n  states:\n    a: {task: " + kind + ", with: {text: hello, channel: c}, next: z, onFail: z}\n    z: {final: succeeded}\n")}
+}
+
+func apply(t *testing.T, s *definitions.Store, files ...parse.File) *events.Applied {
+	t.Helper()
+	applied, err := s.Apply(t.Context(), files, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return applied
+}
+
+func TestAppliedDefinitionsAreInForceAndSurviveARestart(t *testing.T) {
+	kv := bucket(t)
+	s := open(t, kv)
+	empty := s.Current().Digest
+	if applied := apply(t, s, workflow("one", "notify")); applied.Definitions[0].Change != "created" {
+		t.Errorf("%+v %s", applied.Definitions, applied.Text)
+	}
+	first := s.Current().Digest
+	apply(t, s, workflow("two", "notify"))
+	again := open(t, kv)
+	if again.Current().Digest != s.Current().Digest || again.Current().Workflows["one"] == nil || again.Current().Workflows["two"] == nil {
+		t.Errorf("after a restart: %+v", again.List())
+	}
+	for _, digest := range []string{empty, first} { // runs are pinned to them
+		if cat, err := again.ByDigest(digest); err != nil || cat.Digest != digest {
+			t.Errorf("catalog %s: %v", digest, err)
+		}
+	}
+	if _, err := again.ByDigest("sha256:00"); err == nil {
+		t.Error("there are definitions that nobody stored")
+	}
+}
+
+func TestABadDocumentIsToldAndTheOneThatStoodStays(t *testing.T) {
+	s := open(t, bucket(t))
+	apply(t, s, workflow("one", "notify"))
+	stood := s.Current().Workflows["one"].Origin.Digest
+	applied := apply(t, s, workflow("one", "nothing"), workflow("two", "notify"))
+	if !strings.Contains(applied.Text, "one.yaml:") || !strings.Contains(applied.Text, "nothing") {
+		t.Errorf("told: %s", applied.Text)
+	}
+	if got := s.Current().Workflows["one"]; got == nil || got.Origin.Digest != stood {
+		t.Error("the bad document has replaced the good one")
+	}
+	if s.Current().Workflows["two"] == nil {
+		t.Error("the bad document has stopped a good one")
+	}
+}
+
+func TestADryRunTellsAndChangesNothing(t *testing.T) {
+	s := open(t, bucket(t))
+	before := s.Current().Digest
+	applied, err := s.Apply(t.Context(), []parse.File{workflow("one", "notify")}, true)
+	if err != nil || len(applied.Definitions) != 1 {
+		t.Fatalf("%+v %v", applied, err)
+	}
+	if s.Current().Digest != before {
+		t.Error("something is in force")
+	}
+}
+
+func TestApplyingTheSameAgainChangesNothing(t *testing.T) {
+	s := open(t, bucket(t))
+	apply(t, s, workflow("one", "notify"))
+	before := s.Current().Digest
+	if applied := apply(t, s, workflow("one", "notify")); applied.Definitions[0].Change != "unchanged" || s.Current().Digest != before {
+		t.Errorf("%+v", applied.Definitions)
+	}
+}
