@@ -136,7 +136,7 @@ type decisionBody struct {
 }
 
 type decideInput struct {
-	runInput
+	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
 	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same decision. One is made when it is missing."`
 	Body *decisionBody
 }
@@ -156,7 +156,7 @@ type cancelBody struct {
 }
 
 type cancelInput struct {
-	runInput
+	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
 	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same cancel. One is made when it is missing."`
 	Body *cancelBody
 }
@@ -168,7 +168,7 @@ func (s *server) cancel(ctx context.Context, in *cancelInput) (*commandOutput, e
 }
 
 type outputInput struct {
-	runInput
+	Run   string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
 	State string `query:"state" doc:"Only output of this state, and of the branches in it." example:"verify.test"`
 	After uint64 `query:"after" doc:"Cursor: the next of the answer before; 0 is the beginning."`
 	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"200" doc:"How many chunks at most."`
