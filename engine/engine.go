@@ -274,8 +274,8 @@ func (e *Engine) listen() (err error) {
 }
 
 // serve answers until ctx ends or the engine cannot go on.
-func (e *Engine) serve(ctx context.Context) error {
-	ctx, stop := context.WithCancelCause(ctx)
+func (e *Engine) serve(asked context.Context) error {
+	ctx, stop := context.WithCancelCause(asked)
 	defer stop(nil)
 	var work sync.WaitGroup
 	fail := func(what string, err error) {
@@ -303,10 +303,10 @@ func (e *Engine) serve(ctx context.Context) error {
 	})
 	<-ctx.Done()
 	work.Wait()
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Cause(asked)) {
 		return cause
 	}
-	return nil
+	return nil // it was asked to, whatever for
 }
 
 func (e *Engine) route(ctx context.Context) error {
