@@ -38,8 +38,8 @@ const (
 	CommandRefused = "dev.penstock.command.refused.v1" // By, Reason: a cancel or other command that was not allowed
 
 	EnvironmentGranted  = "dev.penstock.environment.granted.v1"  // Environment, Grant, State
-	EnvironmentQueued   = "dev.penstock.environment.queued.v1"   // Environment, Reason
-	EnvironmentDeployed = "dev.penstock.environment.deployed.v1" // Environment, Grant, Artifact, URL
+	EnvironmentQueued   = "dev.penstock.environment.queued.v1"   // State, Environment
+	EnvironmentDeployed = "dev.penstock.environment.deployed.v1" // State, Environment, Grant, Artifact, URL
 	EnvironmentReleased = "dev.penstock.environment.released.v1" // Environment, Grant
 
 	EventMatched = "dev.penstock.event.matched.v1" // Cause, Runs, Reasons

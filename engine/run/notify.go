@@ -34,6 +34,9 @@ func (x *step) notify() {
 // tell makes one notification.
 func (x *step) tell(r *workflows.NotifyRule) {
 	short := shortly(x.why())
+	if x.s.Phase == phaseDone {
+		short = ended(x.s)
+	}
 	h := events.Happening{State: x.s.At, Outcome: x.s.Outcome, Channel: r.Channel}
 	if a := x.s.Open; a != nil {
 		h.Content, h.Environments, h.Deadline = a.Content, a.Envs, timePtr(a.Expires)

@@ -144,6 +144,9 @@ func shortly(reasons []events.WaitReason) string {
 	return strings.Join(lines, "; ")
 }
 
+// ended is one line of how a run that has ended came to its end.
+func ended(s *State) string { return fmt.Sprintf("%s in state %s", s.Outcome, s.At) }
+
 // Explain is the whole answer to why: what a run waits for, or how a run that
 // has ended came to its end.
 func Explain(d Definitions, s *State, records, now int64) events.WhyView {
@@ -153,7 +156,7 @@ func Explain(d Definitions, s *State, records, now int64) events.WhyView {
 		v.Short = shortly(v.Waiting)
 		return v
 	}
-	v.Short = fmt.Sprintf("%s in state %s", s.Outcome, s.At)
+	v.Short = ended(s)
 	for _, p := range s.Path {
 		line := p.State
 		if p.Outcome != "" {
