@@ -129,6 +129,15 @@ func (b *Broker) start(ctx context.Context) (err error) {
 // URL is where clients reach NATS; empty when the server does not listen.
 func (b *Broker) URL() string { return b.url }
 
+// InProcess is how clients in this process reach the embedded server; nil
+// when the server is an external one.
+func (b *Broker) InProcess() nats.InProcessConnProvider {
+	if b.server == nil {
+		return nil
+	}
+	return b.server
+}
+
 // conns are the connections by account.
 func (b *Broker) conns() map[string]**nats.Conn {
 	return map[string]**nats.Conn{
