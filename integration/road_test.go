@@ -1,0 +1,479 @@
+package integration_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/events/bus"
+	"github.com/penstock-cd/penstock/workers"
+)
+
+// people are the roles of all tests: two releasers, and somebody without.
+const people = `
+apiVersion: penstock/v1
+kind: Roles
+metadata: {name: people}
+spec:
+  users: {marta: {}, li: {}, zoe: {}}
+  roles:
+    releaser: {users: [marta, li]}
+    developer: {users: [zoe]}
+  permissions:
+    - {roles: [releaser], allow: [run.read, run.start, run.approve, run.cancel, event.publish]}
+    - {roles: [developer], allow: [run.read, run.start]}
+`
+
+// kinds are what the test's worker does: make may be done again, ship must
+// not, and can say afterwards what became of it; blast must not and cannot.
+const kinds = `
+---
+apiVersion: penstock/v1
+kind: TaskKind
+metadata: {name: make}
+spec: {runs: repeatable, inputs: {change: string}, outputs: {size: int}}
+---
+apiVersion: penstock/v1
+kind: TaskKind
+metadata: {name: ship}
+spec: {runs: once, status: true, inputs: {change: string}, outputs: {place: string}}
+---
+apiVersion: penstock/v1
+kind: TaskKind
+metadata: {name: blast}
+spec: {runs: once, inputs: {change: string}, outputs: {place: string}}
+---
+apiVersion: penstock/v1
+kind: Environment
+metadata: {name: harbour}
+spec: {}
+`
+
+// road has one of everything that a run can go through; hold waits for ever.
+const road = `
+---
+apiVersion: penstock/v1
+kind: Workflow
+metadata: {name: road}
+spec:
+  inputs: {change: {type: string}}
+  triggers:
+    - {event: com.example.change.merged, inputs: {change: '${{ event.data.change }}'}}
+  initial: build
+  states:
+    build:
+      task: make
+      with: {change: '${{ inputs.change }}'}
+      retry: {attempts: 9, backoff: 100ms, max: 200ms}
+      next: verify
+      onFail: broken
+    verify:
+      parallel:
+        unit: {task: make, with: {change: unit}, retry: {attempts: 9, backoff: 100ms, max: 200ms}}
+        lint: {task: make, with: {change: lint}, retry: {attempts: 9, backoff: 100ms, max: 200ms}}
+      gate:
+        - {name: sizes, require: unit.size > 0 && lint.size > 0}
+      next: approve
+      onFail: broken
+    approve:
+      approval: {quorum: [{role: releaser, count: 2}], expires: 1h}
+      next: ship
+      onFail: broken
+    ship:
+      task: ship
+      environment: harbour
+      with: {change: '${{ inputs.change }}'}
+      retry: {attempts: 9, backoff: 100ms, max: 200ms}
+      next: rest
+      onFail: broken
+    rest: {wait: {for: 50ms}, next: done}
+    done: {final: succeeded}
+    broken: {final: failed}
+  finally:
+    - {task: make, with: {change: tidy}, retry: {attempts: 9, backoff: 100ms, max: 200ms}}
+---
+apiVersion: penstock/v1
+kind: Workflow
+metadata: {name: hold}
+spec:
+  initial: ask
+  states:
+    ask:
+      approval: {quorum: [{role: releaser, count: 1}], expires: 1h}
+      next: done
+      onFail: broken
+    done: {final: succeeded}
+    broken: {final: failed}
+`
+
+// effect is a line of the ledger: something that a worker did to the world.
+// The ledger lies outside of Penstock, so it shows what happened twice.
+type effect struct {
+	Task, Run, State, Kind string
+	Fence                  events.Fence
+}
+
+func writeEffect(ledger string, e effect) error {
+	f, err := os.OpenFile(ledger, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	line, err := json.Marshal(e)
+	if err == nil {
+		_, err = f.Write(append(line, '\n'))
+	}
+	return errors.Join(err, f.Close())
+}
+
+func readLedger(ledger string) ([]effect, error) {
+	p, err := os.ReadFile(ledger)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	var all []effect
+	for s := bufio.NewScanner(bytes.NewReader(p)); s.Scan(); {
+		var e effect
+		if err := json.Unmarshal(s.Bytes(), &e); err != nil {
+			return nil, fmt.Errorf("ledger %s: %w", ledger, err)
+		}
+		all = append(all, e)
+	}
+	return all, err
+}
+
+// workerPlan is what a worker process is told.
+type workerPlan struct {
+	Credential, Ledger, Dir string
+	KillAt                  string // a step, "kind/step"; "" lives on
+}
+
+func workerProcess(plan []byte) error {
+	var p workerPlan
+	if err := json.Unmarshal(plan, &p); err != nil {
+		return err
+	}
+	cred, err := bus.ReadCredential(p.Credential)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	conn, err := bus.Connect(ctx, cred, bus.WithLogger(log), bus.Wait())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	step := func(kind, step string) {
+		if p.KillAt == kind+"/"+step {
+			die(p.KillAt)
+		}
+	}
+	w, err := workers.New(workers.Options{Conn: &watchedBus{workers.OnBus(conn), step}, Pool: cred.Pool, Concurrency: 4, Dir: p.Dir, Log: log,
+		Kinds: handlers(p.Ledger, step)})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	return w.Run(ctx)
+}
+
+// handlers do the kinds of the tests by writing into the ledger.
+func handlers(ledger string, step func(kind, step string)) map[string]workers.Handler {
+	do := func(ctx context.Context, job *workers.Job) events.Result {
+		e := effect{job.ID, job.Run, job.State, job.Kind, job.Fence}
+		if job.Mode == events.ModeStatus {
+			return whatBecameOf(ledger, job)
+		}
+		step(job.Kind, "before the effect")
+		if err := writeEffect(ledger, e); err != nil {
+			return workers.Fail("ledger", err.Error(), false)
+		}
+		step(job.Kind, "after the effect")
+		return done(job.Kind)
+	}
+	all := map[string]workers.Handler{}
+	for _, kind := range []string{"make", "ship", "blast"} {
+		all[kind] = workers.HandlerFunc(do)
+	}
+	return all
+}
+
+func done(kind string) events.Result {
+	if kind == "make" {
+		return events.Result{Outcome: events.Succeeded, Outputs: map[string]any{"size": 7}}
+	}
+	return events.Result{Outcome: events.Succeeded, Outputs: map[string]any{"place": "harbour"}}
+}
+
+// whatBecameOf looks into the ledger for the effect of a lost attempt.
+func whatBecameOf(ledger string, job *workers.Job) events.Result {
+	all, err := readLedger(ledger)
+	if err != nil {
+		return workers.Fail("ledger", err.Error(), false)
+	}
+	if slices.ContainsFunc(all, func(e effect) bool { return e.Task == job.With["attempt"] }) {
+		return done(job.Kind)
+	}
+	return workers.Fail("not_begun", "the lost attempt had no effect", true)
+}
+
+// watchedBus tells each step of a task's way through a worker.
+type watchedBus struct {
+	workers.Bus
+	step func(kind, step string)
+}
+
+func (b *watchedBus) Fetch(ctx context.Context, pool, kind string, n int, wait time.Duration) ([]workers.Message, error) {
+	got, err := b.Bus.Fetch(ctx, pool, kind, n, wait)
+	for i, m := range got {
+		b.step(kind, "fetched")
+		got[i] = watchedMessage{m, b.step}
+	}
+	return got, err
+}
+
+func (b *watchedBus) Request(ctx context.Context, verb string, request any) (events.Answer, error) {
+	kind := ""
+	if hb, ok := request.(events.FinishRequest); ok { // its outputs tell the kind
+		if kind = "ship"; hb.Result.Outputs["size"] != nil {
+			kind = "make"
+		}
+	}
+	b.step(kind, "before "+verb)
+	a, err := b.Bus.Request(ctx, verb, request)
+	b.step(kind, "after "+verb)
+	return a, err
+}
+
+type watchedMessage struct {
+	workers.Message
+	step func(kind, step string)
+}
+
+func (m watchedMessage) Ack() error {
+	m.step(m.Task().Kind, "before the acknowledgement")
+	err := m.Message.Ack()
+	m.step(m.Task().Kind, "after the acknowledgement")
+	return err
+}
+
+// client is the people and services of a test, and what they were promised.
+type client struct {
+	t         testing.TB
+	s         *server
+	admin     *bus.Conn
+	marta, li *bus.Conn
+	git       *bus.Conn
+	promised  []string // ids of inputs that were acknowledged, "run: id"
+}
+
+func newClient(s *server) *client {
+	s.t.Helper()
+	c := &client{t: s.t, s: s, admin: s.connect(s.credential(engine.AdminFile))}
+	c.marta, c.li, c.git = c.login(bus.KindUser, "marta"), c.login(bus.KindUser, "li"), c.login(bus.KindPublisher, "git")
+	return c
+}
+
+// login makes a principal and connects as it.
+func (c *client) login(kind, name string) *bus.Conn {
+	c.t.Helper()
+	return c.s.connect(c.principal(events.AddPrincipal{Kind: kind, Name: name}))
+}
+
+func (c *client) principal(p events.AddPrincipal) *bus.Credential {
+	c.t.Helper()
+	var cred bus.Credential
+	c.must(c.admin, events.VerbAuthAdd, p, &cred)
+	return &cred
+}
+
+// ask asks and gives a refusal as an error.
+func (c *client) ask(conn *bus.Conn, verb string, request, result any) (events.Answer, error) {
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	return conn.Request(ctx, verb, request, result)
+}
+
+// must asks; the test ends unless the answer is good.
+func (c *client) must(conn *bus.Conn, verb string, request, result any) {
+	c.t.Helper()
+	_, err := c.ask(conn, verb, request, result)
+	if err != nil {
+		c.t.Fatalf("%s: %v", verb, err)
+	}
+}
+
+// promise asks for a change of a run that must not be lost once it is answered.
+func (c *client) promise(conn *bus.Conn, verb, run, id string, request any) {
+	c.t.Helper()
+	c.must(conn, verb, request, nil)
+	c.promised = append(c.promised, run+": "+id)
+}
+
+func (c *client) get(run string) events.RunView {
+	c.t.Helper()
+	var v events.RunView
+	c.must(c.admin, events.VerbGet, events.GetRun{Run: run}, &v)
+	return v
+}
+
+// until waits until a run is as is wants it.
+func (c *client) until(run, what string, is func(events.RunView) bool) events.RunView {
+	c.t.Helper()
+	var v events.RunView
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if v = c.get(run); is(v) {
+			return v
+		}
+		if v.Status == "done" {
+			break
+		}
+		select {
+		case <-time.After(30 * time.Millisecond):
+		case <-c.t.Context().Done():
+			c.t.Fatal(c.t.Context().Err())
+		}
+	}
+	p, _ := json.MarshalIndent(v, "", "  ")
+	c.t.Fatalf("run %s: never %s; it is %s", run, what, p)
+	return v
+}
+
+func (c *client) untilDone(run string) events.RunView {
+	c.t.Helper()
+	return c.until(run, "done", func(v events.RunView) bool { return v.Status == "done" })
+}
+
+// asked waits until a run asks for an approval and gives its content.
+func (c *client) asked(run string) string {
+	c.t.Helper()
+	v := c.until(run, "waiting for approval", func(v events.RunView) bool { return approval(v) != nil })
+	return approval(v).Content
+}
+
+func approval(v events.RunView) *events.WaitReason {
+	for i := range v.Waiting {
+		if v.Waiting[i].What == "approval" {
+			return &v.Waiting[i]
+		}
+	}
+	return nil
+}
+
+// started waits for the one run that an event started.
+func (c *client) started(event string) string {
+	c.t.Helper()
+	var id string
+	eventually(c.t, "event "+event+" starts a run", func() (bool, error) {
+		var list events.RunList
+		c.must(c.admin, events.VerbList, events.ListRuns{Limit: 1000}, &list)
+		var ids []string
+		for _, r := range list.Runs {
+			if r.Cause != nil && r.Cause.ID == event {
+				ids = append(ids, r.ID)
+			}
+		}
+		if len(ids) > 1 {
+			c.t.Fatalf("event %s started the runs %v", event, ids)
+		}
+		id = strings.Join(ids, "")
+		return id != "", errNotYet
+	})
+	return id
+}
+
+// publish sends an event of a merged change; nil means that it is stored.
+func (c *client) publish(id string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	defer cancel()
+	require(c.t, c.git.Publish(ctx, &events.Event{ID: id, Source: "git", Type: "com.example.change.merged", Subject: "shop",
+		Data: json.RawMessage(`{"change": "` + id + `"}`)}))
+}
+
+// drive takes one change all the way, and another run to its cancel.
+func (c *client) drive(name string) (run, held string) {
+	c.t.Helper()
+	c.publish(name)
+	run = c.started(name)
+	c.promised = append(c.promised, run+": start")
+	content := c.asked(run)
+	c.promise(c.marta, events.VerbDecide, run, "marta:m-"+name, events.Decide{ID: "m-" + name, Run: run, Decision: events.Approve, Content: content})
+	var view events.RunView
+	c.must(c.li, events.VerbStart, events.StartRun{ID: "h-" + name, Workflow: "hold"}, &view)
+	c.promised = append(c.promised, view.ID+": h-"+name)
+	c.promise(c.li, events.VerbCancel, view.ID, "li:c-"+name, events.CancelRun{ID: "c-" + name, Run: view.ID, Reason: "not today"})
+	c.promise(c.li, events.VerbDecide, run, "li:l-"+name, events.Decide{ID: "l-" + name, Run: run, Decision: events.Approve, Content: content})
+	return run, view.ID
+}
+
+// audit reads a run's records and verifies them: the chain is whole, no input
+// stands in it twice, and nothing that was promised is missing.
+func (c *client) audit(run string) []record.Record {
+	c.t.Helper()
+	var v events.Verification
+	c.must(c.admin, events.VerbVerify, events.GetRun{Run: run}, &v)
+	if !v.OK {
+		c.t.Errorf("run %s does not verify: %v", run, v.Problems)
+	}
+	var stored events.Records
+	c.must(c.admin, events.VerbRecords, events.GetRun{Run: run}, &stored)
+	seen := map[string]int64{}
+	var all []record.Record
+	for i, s := range stored.Records {
+		var r record.Record
+		require(c.t, json.Unmarshal(s.Record, &r))
+		if r.V != int64(i+1) {
+			c.t.Errorf("run %s: record %d has the version %d", run, i+1, r.V)
+		}
+		if at, twice := seen[r.In.ID]; twice {
+			c.t.Errorf("run %s: input %s stands in record %d and again in %d", run, r.In.ID, at, r.V)
+		}
+		seen[r.In.ID] = r.V
+		all = append(all, r)
+	}
+	for _, p := range c.promised {
+		of, id, _ := strings.Cut(p, ": ")
+		if _, there := seen[id]; of == run && !there && id != "start" {
+			c.t.Errorf("run %s: the input %s was acknowledged and is not in the record", run, id)
+		}
+	}
+	return all
+}
+
+// onceOnly fails the test when something that must not happen twice did.
+func onceOnly(t testing.TB, ledger, run string, states ...string) {
+	t.Helper()
+	all, err := readLedger(ledger)
+	require(t, err)
+	tasks := map[string]int{}
+	ran := map[string]int{}
+	for _, e := range all {
+		if tasks[e.Task]++; tasks[e.Task] > 1 {
+			t.Errorf("attempt %s (%s of run %s) was done %d times", e.Task, e.State, e.Run, tasks[e.Task])
+		}
+		if e.Run == run {
+			ran[e.State]++
+		}
+	}
+	for _, s := range states {
+		if ran[s] != 1 {
+			t.Errorf("run %s: %s had %d effects, want 1", run, s, ran[s])
+		}
+	}
+}
