@@ -35,11 +35,11 @@ func (x *step) queue(t *Task) {
 	a := x.activity(t)
 	with, err := x.with(t, a)
 	if err != nil {
-		x.end(t, events.Failed, nil, &events.TaskError{Code: events.CodeRuleError, Message: err.Error()})
+		x.drop(t, events.Failed, &events.TaskError{Code: events.CodeRuleError, Message: err.Error()})
 		return
 	}
 	t.ID = x.taskID(t)
-	t.Status, t.Worker = taskQueued, ""
+	t.Status, t.Worker, t.V = taskQueued, "", 0
 	t.QueuedAt, t.BeganAt, t.EndedAt, t.RetryAt, t.RunBy = x.now, 0, 0, 0, 0
 	t.StartBy = 0
 	if a.StartTimeout > 0 {
@@ -90,7 +90,7 @@ func (x *step) activity(t *Task) workflows.Activity {
 	head, rest, _ := strings.Cut(t.Path, ".")
 	switch {
 	case t.Detached: // not by its path: a state may be called notify
-		return workflows.Activity{Task: "notify", Timeout: workflows.Duration(5 * time.Minute),
+		return workflows.Activity{Task: "notify", StartTimeout: workflows.Duration(notTakenNotice), Timeout: workflows.Duration(5 * time.Minute),
 			Retry: &workflows.Retry{Attempts: 5, Backoff: workflows.Duration(10 * time.Second)}}
 	case t.Closing:
 		var n int
@@ -129,6 +129,9 @@ func (x *step) with(t *Task, a workflows.Activity) (map[string]any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s, input %q: %w", t.Path, name, err)
 		}
+		if !record.Plain(v) {
+			return nil, fmt.Errorf("%s, input %q: %s is no number that can be passed on", t.Path, name, record.Text(v))
+		}
 		if v != nil { // an optional value that is absent is no input
 			with[name] = v
 		}
@@ -143,14 +146,14 @@ func (x *step) attemptStart(a *record.Attempt) {
 	case t == nil || t.Status == taskDone || t.Status == taskBackoff || t.Status == taskLocked:
 		x.unrecorded(events.StatusStale, "", "this attempt is not current any more")
 	case t.Status == taskQueued:
-		t.Status, t.Worker, t.BeganAt, t.StartBy = taskRunning, a.Worker, x.now, 0
+		t.Status, t.Worker, t.V, t.BeganAt, t.StartBy = taskRunning, a.Worker, x.v, x.now, 0
 		if timeout := x.activity(t).Timeout; timeout > 0 {
 			// the worker ends itself at the timeout; the engine gives it a little longer to say so
 			t.RunBy = x.now + timeout.D().Milliseconds() + x.s.BeatLimit
 		}
 		x.emit(events.TaskStarted, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Worker: a.Worker})
 	case t.Worker == a.Worker:
-		x.out.At = x.v - 1
+		x.out.At = t.V
 		x.unrecorded(events.StatusAlready, "", "")
 	default:
 		x.unrecorded(events.StatusRefused, events.CodeConflict, "the attempt was granted to "+t.Worker)
@@ -196,16 +199,16 @@ func (x *step) attemptFinish(a *record.Attempt) {
 
 // stale records, once, that somebody reported on an attempt that is not theirs.
 func (x *step) stale(a *record.Attempt) {
-	id := "stale:" + a.Task + ":" + a.Worker
 	for _, s := range x.s.Seen {
-		if s.ID == id {
+		if s.is(a.Task, x.in.Kind, a.Worker) {
+			x.out.At = s.V
 			x.unrecorded(events.StatusStale, "", s.Answer.Reason)
 			return
 		}
 	}
 	reason := "the attempt is not current, or not this worker's; its result changes nothing"
 	x.out.Answer = record.Answer{Status: events.StatusStale, Reason: reason}
-	x.s.Seen = append(x.s.Seen, Seen{ID: id, V: x.v, Until: x.now + commandValidity.Milliseconds(), Answer: x.out.Answer})
+	x.remember(a.Task, a.Worker)
 	x.emit(events.TaskRefused, events.Happening{State: x.s.At, Worker: a.Worker, Reason: reason})
 }
 
@@ -219,24 +222,21 @@ func validOutcome(o string) bool {
 
 // conclude ends an attempt: the task is done, or is tried again.
 func (x *step) conclude(t *Task, r events.Result, outputs record.Values) {
-	if x.s.Cancel != nil && !t.Detached {
-		x.end(t, r.Outcome, outputs, r.Error)
-		return
+	told := t.Status == taskCancelling
+	if r.Outcome == events.Cancelled && (t.Lost != "" || t.Deploys && !told && !undone(r)) {
+		r.Outcome = events.Inconclusive // it stopped before it knew, or in the middle of a deployment
 	}
-	switch r.Outcome {
-	case events.Failed, events.TimedOut:
-		if x.retries(t, r.Error) {
-			return
-		}
-	case events.Cancelled:
+	x.noteEnvironment(t, r, outputs)
+	switch {
+	case told:
+	case r.Outcome == events.Cancelled:
 		// a worker that stops on its own account has cancelled nothing of ours
 		r.Outcome = events.Failed
+		fallthrough
+	case r.Outcome == events.Failed || r.Outcome == events.TimedOut:
 		if x.retries(t, r.Error) {
 			return
 		}
-	}
-	if t.Deploys && t.Env != "" {
-		x.deployed(t, r, outputs)
 	}
 	x.end(t, r.Outcome, outputs, r.Error)
 }
@@ -265,26 +265,27 @@ func (x *step) retries(t *Task, err *events.TaskError) bool {
 		return false
 	}
 	t.Attempt++
+	t.Lost, t.Asked = "", 0 // what became of the lost attempt is known by now
 	t.Status, t.RetryAt = taskBackoff, x.now+x.backoff(t, a.Retry).Milliseconds()
 	t.Error, t.StartBy, t.RunBy = err, 0, 0
 	x.emit(events.TaskRetrying, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Error: err, At: timePtr(t.RetryAt)})
 	return true
 }
 
-// backoff doubles from attempt to attempt, with up to a fifth more or less,
-// derived from the run so that a replay gives the same.
+// backoff doubles from attempt to attempt up to the longest, with up to a
+// fifth more or less, derived from the run so that a replay gives the same.
 func (x *step) backoff(t *Task, r *workflows.Retry) time.Duration {
 	base, longest := defaultBackoff, defaultMaxBackoff
 	if r != nil {
 		base, longest = cmp.Or(r.Backoff.D(), base), cmp.Or(r.Max.D(), longest)
 	}
-	d := base << min(t.Attempt-2, 20)
-	if d <= 0 || d > longest {
-		d = longest
+	d := min(base, longest)
+	for i := 2; i < t.Attempt && d < longest; i++ {
+		d = min(d*2, longest)
 	}
 	h := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", x.s.ID, t.Path, t.Attempt))
 	jitter := time.Duration(binary.BigEndian.Uint32(h[:4])%401) - 200 // per mille, ±20 %
-	return d + d*jitter/1000
+	return min(d+d/1000*jitter, longest)
 }
 
 // end closes a task for good.
@@ -346,6 +347,9 @@ func (x *step) outputs(t *Task, given map[string]any) (record.Values, error) {
 			continue
 		}
 		c, err := workflows.Type(typ).Conform(v)
+		if err == nil && !record.Plain(c) {
+			err = fmt.Errorf("%v is no number that can be passed on", c)
+		}
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("output %q: %v", name, err))
 			continue
@@ -380,7 +384,7 @@ func (x *step) learn(facts map[string]any) {
 // attemptLost gives up an attempt whose worker is not heard of any more.
 func (x *step) attemptLost(a *record.Attempt) {
 	t := x.s.task(a.Task)
-	if t == nil || t.Status != taskRunning && t.Status != taskCancelling {
+	if t == nil || t.Status != taskRunning && t.Status != taskCancelling || a.Worker != "" && a.Worker != t.Worker {
 		x.unrecorded(events.StatusStale, "", "the attempt has ended")
 		return
 	}
@@ -389,11 +393,13 @@ func (x *step) attemptLost(a *record.Attempt) {
 
 // lose ends an attempt of which nobody knows what became of it. A repeatable
 // one is tried again. Of one that must not run twice, the kind's status check
-// may know; else it is inconclusive.
+// may know; else it is inconclusive. One that was told to stop is given up.
 func (x *step) lose(t *Task, reason string) {
 	err := &events.TaskError{Code: events.CodeWorkerLost, Message: reason}
 	kind := x.d.Kinds[t.Kind]
 	switch {
+	case t.Status == taskCancelling:
+		x.conclude(t, events.Result{Outcome: x.givenUp(t), Error: err}, nil)
 	case t.Runs == events.RunsRepeatable:
 		x.conclude(t, events.Result{Outcome: events.Failed, Error: err}, nil)
 	case kind != nil && kind.Spec.Status && t.Asked < statusAttempts:
@@ -405,8 +411,19 @@ func (x *step) lose(t *Task, reason string) {
 			Reason: "its worker is lost; the next one is asked what became of it"})
 		x.queue(t)
 	default:
-		x.end(t, events.Inconclusive, nil, err)
+		x.conclude(t, events.Result{Outcome: events.Inconclusive, Error: err}, nil)
 	}
+}
+
+// drop ends a task whose present attempt nobody has. Where the attempt was to
+// find out what became of a lost one, nobody knows now.
+func (x *step) drop(t *Task, outcome string, err *events.TaskError) {
+	if t.Lost == "" {
+		x.end(t, outcome, nil, err)
+		return
+	}
+	x.conclude(t, events.Result{Outcome: events.Inconclusive, Error: &events.TaskError{Code: events.CodeWorkerLost,
+		Message: "its worker was lost, and nobody could find out what became of it: " + err.Message}}, nil)
 }
 
 // taskDue handles the deadline of a task.
@@ -415,7 +432,7 @@ func (x *step) taskDue(t *Task) {
 	case taskBackoff:
 		x.queue(t)
 	case taskQueued:
-		x.end(t, events.TimedOut, nil, &events.TaskError{Code: events.CodeNotTaken,
+		x.drop(t, events.TimedOut, &events.TaskError{Code: events.CodeNotTaken,
 			Message: fmt.Sprintf("no worker of kind %s in pool %s took the task in time", t.Kind, t.Pool)})
 	case taskRunning:
 		x.emit(events.TaskRefused, events.Happening{State: t.Path, Worker: t.Worker, Reason: "the task ran past its timeout and its worker did not end it"})
@@ -426,7 +443,7 @@ func (x *step) taskDue(t *Task) {
 		}
 		x.lose(t, "the task ran past its timeout and its worker did not end it")
 	case taskCancelling:
-		x.end(t, x.givenUp(t), nil, &events.TaskError{Code: events.CodeWorkerLost, Message: "it did not end after the cancel"})
+		x.lose(t, "it did not end after the cancel")
 	}
 }
 
@@ -445,6 +462,6 @@ func (x *step) cancelTask(t *Task) {
 	case taskRunning:
 		t.Status, t.GiveUpAt, t.RunBy = taskCancelling, x.now+cancelPatience.Milliseconds(), 0
 	default:
-		x.end(t, events.Cancelled, nil, &events.TaskError{Code: "cancelled", Message: "the run was cancelled"})
+		x.drop(t, events.Cancelled, &events.TaskError{Code: "cancelled", Message: "the run was cancelled"})
 	}
 }

@@ -62,6 +62,7 @@ type Service struct {
 	ext      jetstream.JetStream
 	validate *validator.Validate
 	workers  *workerList
+	prepared sync.Map // [2]string{pool, kind} whose consumer is there
 	handlers map[string]handler
 }
 

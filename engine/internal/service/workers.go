@@ -61,16 +61,33 @@ func (s *Service) attempt(ctx context.Context, who Principal, run, kind string, 
 
 func qualified(who Principal, worker string) string { return who.Name + "/" + worker }
 
-func (s *Service) workerHello(_ context.Context, who Principal, body []byte) (any, error) {
+func (s *Service) workerHello(ctx context.Context, who Principal, body []byte) (any, error) {
 	var req events.Hello
 	if err := s.readWorker(who, body, &req); err != nil {
 		return nil, err
 	}
+	s.prepare(ctx, who.Pool, req.Kinds)
 	req.Worker = qualified(who, req.Worker)
 	s.workers.hello(who.Pool, req)
 	info := s.info()
 	info.Workers = nil
 	return info, nil
+}
+
+// prepare makes the consumers of a worker's kinds, so that it can wait for the
+// first task.
+func (s *Service) prepare(ctx context.Context, pool string, kinds []string) {
+	for _, kind := range kinds {
+		place := [2]string{pool, kind}
+		if _, known := s.prepared.Load(place); known || s.o.Definitions.Current().Kinds[kind] == nil {
+			continue
+		}
+		if err := s.o.Broker.EnsureTaskConsumer(ctx, pool, kind); err != nil {
+			s.o.Log.Warn("the consumer of a task kind could not be made", "pool", pool, "kind", kind, "error", err)
+			continue
+		}
+		s.prepared.Store(place, true)
+	}
 }
 
 // workerSilence is after how long without a hello a worker counts as gone.
