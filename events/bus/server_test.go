@@ -35,7 +35,7 @@ func password(who string) string { return "p" + strings.ToLower(who) + "-secret"
 
 // serve starts a server with deployments/nats.conf, storing in dir.
 func serve(dir string) (*installation, error) {
-	for _, who := range []string{"SYS", "ENGINE", "WORKER", "PUBLISHER", "ADMIN", "BOT"} {
+	for _, who := range []string{"SYS", "ENGINE", "WORKER", "PUBLISHER", "ADMIN", "MARTA", "LI", "BOT"} {
 		os.Setenv("PENSTOCK_"+who+"_PASSWORD", password(who))
 	}
 	os.Setenv("PENSTOCK_SERVER_NAME", "one")
