@@ -207,7 +207,7 @@ var examples = map[string]example{
 	"get-run":         {nil, exampleRun},
 	"explain-run":     {nil, object{"run": exampleRun, "short": "waits for 1 more approval", "waiting": []any{exampleWait}}},
 	"approve-run":     {object{"state": "approve", "comment": "tested by hand", "content": exampleDigest}, exampleOutcome},
-	"reject-run":      {object{"state": "approve", "comment": "the migration is missing"}, exampleOutcome},
+	"reject-run":      {object{"state": "approve", "comment": "the migration is missing", "content": exampleDigest}, exampleOutcome},
 	"cancel-run":      {object{"reason": "wrong commit"}, exampleOutcome},
 	"get-run-records": {nil, object{"records": []any{object{"seq": 1042, "hash": exampleDigest, "record": object{"version": 14}}}}},
 	"verify-run":      {nil, object{"run": exampleID, "records": 14, "decisions": 5, "head": exampleDigest, "ok": true}},

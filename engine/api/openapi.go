@@ -84,9 +84,9 @@ func (s *server) runOperations(api huma.API) {
 	huma.Register(api, ops.new("explain-run", "GET /v1/runs/{run}/why", "Why a run waits",
 		"What a run waits for: which rule, what is there and what is missing, who can act; for an ended run, how it came to its end.", 200, 404), s.why)
 	huma.Register(api, ops.new("approve-run", "POST /v1/runs/{run}/approve", "Approve",
-		"Approves what a run waits for. Send the content that was shown, so that nothing else is approved. A refusal, such as to the author of the change, is recorded and says why.", 200, 403, 404, 409, 507), s.decide(events.Approve))
+		"Approves what a run waits for. The content says what was shown, so that nothing else is approved. A refusal, such as to the author of the change, is recorded and says why.", 200, 403, 404, 409, 507), s.decide(events.Approve))
 	huma.Register(api, ops.new("reject-run", "POST /v1/runs/{run}/reject", "Reject",
-		"Rejects what a run waits for.", 200, 403, 404, 409, 507), s.decide(events.Reject))
+		"Rejects what a run waits for, likewise.", 200, 403, 404, 409, 507), s.decide(events.Reject))
 	huma.Register(api, ops.new("cancel-run", "POST /v1/runs/{run}/cancel", "Cancel a run",
 		"Cancels a run: what is going on is stopped, and what its workflow says about undoing is done.", 200, 403, 404, 409, 507), s.cancel)
 	huma.Register(api, ops.new("get-run-records", "GET /v1/runs/{run}/records", "The record of a run",

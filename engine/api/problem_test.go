@@ -33,7 +33,11 @@ func TestAnswersBecomeStatuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o, log := optionsWithLog(always(c.answer))
 			for _, route := range []string{"GET /v1/runs", "GET /v1/runs/r1", "POST /v1/runs/r1/approve", "POST /v1/runs/r1/cancel", "GET /v1/events?after=0", "GET /v1/definitions"} {
-				w := call(t, New(o), "t-user", route, "")
+				body := ""
+				if strings.HasSuffix(route, "approve") {
+					body = `{"content":"sha256:1"}`
+				}
+				w := call(t, New(o), "t-user", route, body)
 				p := wantProblem(t, w, c.status, c.code)
 				if got := w.Header().Get("Retry-After"); got != c.retry {
 					t.Errorf("%s: Retry-After %q, want %q", route, got, c.retry)
@@ -68,8 +72,8 @@ func TestRequestsReachTheServiceAsTheyWereMeant(t *testing.T) {
 			`{"run":"r1","state":"verify.test","after":18446744073709551615,"limit":5,"waitMs":2000}`, 200},
 		{"POST /v1/runs/r1/approve", `{"state":"go","comment":"fine","content":"sha256:1","notAfter":"2026-05-04T09:30:00Z"}`, events.VerbDecide,
 			`{"id":"k1","run":"r1","state":"go","decision":"approved","comment":"fine","content":"sha256:1","notAfter":"2026-05-04T09:30:00Z","via":"http"}`, 200},
-		{"POST /v1/runs/r1/approve", "", events.VerbDecide, `{"id":"k1","run":"r1","decision":"approved","via":"http"}`, 200},
-		{"POST /v1/runs/r1/reject", `{"comment":"no"}`, events.VerbDecide, `{"id":"k1","run":"r1","decision":"rejected","comment":"no","via":"http"}`, 200},
+		{"POST /v1/runs/r1/approve", `{"content":"sha256:1"}`, events.VerbDecide, `{"id":"k1","run":"r1","decision":"approved","content":"sha256:1","via":"http"}`, 200},
+		{"POST /v1/runs/r1/reject", `{"comment":"no","content":"c"}`, events.VerbDecide, `{"id":"k1","run":"r1","decision":"rejected","comment":"no","content":"c","via":"http"}`, 200},
 		{"POST /v1/runs/r1/cancel", `{"reason":"wrong"}`, events.VerbCancel, `{"id":"k1","run":"r1","reason":"wrong"}`, 200},
 		{"GET /v1/definitions", "", events.VerbDefinitions, `{}`, 200},
 		{"POST /v1/definitions", `{"files":[{"name":"a.yaml","content":"x"}],"dryRun":true}`, events.VerbApply, `{"id":"k1","files":[{"name":"a.yaml","content":"x"}],"dryRun":true}`, 200},
@@ -140,8 +144,10 @@ func TestRequestsThatMakeNoSenseAreNotPassedOn(t *testing.T) {
 		{"POST /v1/runs", `{}`, 422, "body: expected required property workflow"},
 		{"POST /v1/runs", `{"workflow":"x","input":{}}`, 422, "body.input"},
 		{"POST /v1/runs", `{"workflow":7}`, 422, "body.workflow"},
-		{"POST /v1/runs/r1/approve", `{"coment":"x"}`, 422, "body.coment"},
-		{"POST /v1/runs/r1/approve", `{"comment":"` + strings.Repeat("x", 2001) + `"}`, 422, "body.comment"},
+		{"POST /v1/runs/r1/approve", ``, 400, "body"},
+		{"POST /v1/runs/r1/approve", `{"comment":"x"}`, 422, "required property content"},
+		{"POST /v1/runs/r1/approve", `{"content":"c","coment":"x"}`, 422, "body.coment"},
+		{"POST /v1/runs/r1/approve", `{"content":"c","comment":"` + strings.Repeat("x", 2001) + `"}`, 422, "body.comment"},
 		{"POST /v1/definitions", `{"files":[]}`, 422, "body.files"},
 		{"GET /v1/runs?limit=0", ``, 422, "query.limit"},
 		{"GET /v1/runs?limit=many", ``, 422, "query.limit"},

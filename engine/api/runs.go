@@ -131,21 +131,20 @@ func (s *server) command(ctx context.Context, key, verb string, req any) (*comma
 type decisionBody struct {
 	State    string    `json:"state,omitempty" doc:"The state that waits for approval; may be left out when one approval is open." example:"release"`
 	Comment  string    `json:"comment,omitempty" maxLength:"2000" doc:"Shown with the decision." example:"tested by hand"`
-	Content  string    `json:"content,omitempty" doc:"Digest of what was shown, from the run's waiting reasons or the approval.requested event. A decision on something else is refused." example:"sha256:5f8c"`
+	Content  string    `json:"content" minLength:"1" doc:"Digest of what was shown, from the run's waiting reasons or the approval.requested event. A decision on something else is refused." example:"sha256:5f8c"`
 	NotAfter time.Time `json:"notAfter,omitzero" doc:"The decision does not count after this time; 15 minutes from now at most, and by default."`
 }
 
 type decideInput struct {
 	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
 	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same decision. One is made when it is missing."`
-	Body *decisionBody
+	Body decisionBody
 }
 
 // decide is the operation for one of the decisions.
 func (s *server) decide(decision string) func(context.Context, *decideInput) (*commandOutput, error) {
 	return func(ctx context.Context, in *decideInput) (*commandOutput, error) {
-		b := cmp.Or(in.Body, &decisionBody{})
-		key := keyOf(in.Key)
+		b, key := in.Body, keyOf(in.Key)
 		return s.command(ctx, key, events.VerbDecide, events.Decide{ID: key, Run: in.Run, State: b.State, Decision: decision,
 			Comment: b.Comment, Content: b.Content, NotAfter: b.NotAfter, Via: "http"})
 	}
