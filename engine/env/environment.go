@@ -5,7 +5,7 @@
 // asked, each time with a number that only grows: the fence that targets
 // compare. A grant that its run does not take goes to the next. What a run
 // says it deployed is remembered. A run that ended without knowing what it
-// left there keeps the lock until a person frees it.
+// left there keeps the lock until a person frees it; the run is told.
 //
 // An event is recorded once, by source and id, with the definitions that were
 // looked at, the runs that it starts, or why it starts none.
@@ -41,7 +41,20 @@ type Environment struct {
 	Deployed *record.Deployment `json:"deployed,omitempty"`
 	Outbox   []record.Send      `json:"outbox,omitempty"`
 	Sent     int64              `json:"sent,omitempty"`
+	Seen     []Seen             `json:"seen,omitempty"` // people's commands, while they could be repeated
 }
+
+// Seen is a command of a person that was answered.
+type Seen struct {
+	ID     string        `json:"id"`
+	By     string        `json:"by"`
+	Until  int64         `json:"until"`
+	Answer record.Answer `json:"a"`
+}
+
+// remember is how long a person's command is known again, in milliseconds;
+// none is valid longer.
+const remember = 15 * 60 * 1000
 
 // Holder is a run that has the environment, or waits for it.
 type Holder struct {
@@ -49,6 +62,9 @@ type Holder struct {
 	State string `json:"state,omitempty"`
 	Grant int64  `json:"grant,omitempty"`
 	Since int64  `json:"since"` // milliseconds
+	// Again says that the run asked once more before it answered its grant:
+	// if it does not take that one, it still waits.
+	Again bool `json:"again,omitempty"`
 }
 
 // LoadEnvironment reads a state from a record.
@@ -66,24 +82,35 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 		e.Queue, e.Outbox = slices.Clone(prev.Queue), slices.Clone(prev.Outbox)
 	}
 	e.Now = max(now, e.Now)
+	e.Seen = slices.DeleteFunc(slices.Clone(e.Seen), func(s Seen) bool { return s.Until < e.Now })
 	t := &Transition{Record: true, Answer: record.Answer{Status: events.StatusApplied}, State: e}
 	skip := func(status, code, reason string) {
 		*t = Transition{Answer: record.Answer{Status: status, Code: code, Reason: reason}, State: prev}
 	}
+	if !in.Complete() {
+		skip(events.StatusError, events.CodeInvalid, fmt.Sprintf("the input %q is not complete", in.Kind))
+		return *t
+	}
 	switch in.Kind {
 	case record.InEnvRequest:
-		run := in.Request.Run
-		if e.Holder != nil && e.Holder.Run == run || slices.ContainsFunc(e.Queue, func(h Holder) bool { return h.Run == run }) {
+		if !e.request(in.Request) {
 			skip(events.StatusAlready, "", "")
-			break
 		}
-		e.Queue = append(e.Queue, Holder{Run: run, State: in.Request.State, Since: e.Now})
 	case record.InEnvRelease:
 		if !e.release(in.Release, t, v) {
 			skip(events.StatusStale, "", "the run does not hold this environment")
 		}
 	case record.InEnvFree:
+		if i := slices.IndexFunc(e.Seen, func(s Seen) bool { return s.ID == in.ID && s.By == in.By }); i >= 0 {
+			a := e.Seen[i].Answer
+			if a.Status == events.StatusApplied {
+				a.Status = events.StatusAlready
+			}
+			skip(a.Status, a.Code, a.Reason)
+			break
+		}
 		e.free(cat, in, t, v)
+		e.Seen = append(e.Seen, Seen{ID: in.ID, By: in.By, Until: e.Now + remember, Answer: t.Answer})
 	case record.InSendAnswer:
 		if !e.answered(in.Sent) {
 			skip(events.StatusAlready, "", "")
@@ -95,6 +122,28 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 		e.grantNext()
 	}
 	return *t
+}
+
+// request puts a run at the end of the queue; false when it is known already.
+func (e *Environment) request(r *record.EnvRequest) bool {
+	if slices.ContainsFunc(e.Queue, func(h Holder) bool { return h.Run == r.Run }) {
+		return false
+	}
+	if h := e.Holder; h != nil && h.Run == r.Run {
+		if h.Again || !e.unanswered(h.Grant) {
+			return false
+		}
+		e.Holder = new(*h)
+		e.Holder.Again = true
+		return true
+	}
+	e.Queue = append(e.Queue, Holder{Run: r.Run, State: r.State, Since: e.Now})
+	return true
+}
+
+// unanswered reports whether a run has not said yet that it takes a grant.
+func (e *Environment) unanswered(grant int64) bool {
+	return slices.ContainsFunc(e.Outbox, func(m record.Send) bool { return m.Input.Granted != nil && m.Input.Granted.Grant == grant })
 }
 
 // release takes the lock from its holder, or a request out of the queue.
@@ -131,6 +180,7 @@ func (e *Environment) free(cat *workflows.Catalog, in record.Input, t *Transitio
 	default:
 		t.Events = append(t.Events, record.Emitted{Type: events.EnvironmentReleased,
 			Data: events.Happening{Environment: e.Name, Grant: e.Holder.Grant, Run: e.Holder.Run, By: in.By, Reason: "freed by hand", Record: v}})
+		e.send(e.Holder.Run, record.Input{Kind: record.InFreed, Freed: &record.Granted{Environment: e.Name, Grant: e.Holder.Grant}})
 		e.Holder = nil
 	}
 }
@@ -147,8 +197,18 @@ func (e *Environment) answered(sent *record.Sent) bool {
 	taken := sent.Status == events.StatusApplied || sent.Status == events.StatusAlready
 	if h := e.Holder; !taken && h != nil && m.Input.Granted != nil && h.Grant == m.Input.Granted.Grant {
 		e.Holder = nil
+		if h.Again {
+			e.Queue = append(e.Queue, Holder{Run: h.Run, State: h.State, Since: e.Now})
+		}
 	}
 	return true
+}
+
+// send tells a run something, until it answers.
+func (e *Environment) send(run string, in record.Input) {
+	e.Sent++
+	in.ID, in.By = record.Derive("send", "env", e.Name, e.Sent), "environment:"+e.Name
+	e.Outbox = append(e.Outbox, record.Send{To: record.Run, ID: run, Input: in})
 }
 
 // grantNext gives a free environment to the run that has waited longest.
@@ -160,10 +220,7 @@ func (e *Environment) grantNext() {
 	e.Holder = new(e.Queue[0])
 	e.Queue = e.Queue[1:]
 	e.Holder.Grant, e.Holder.Since = e.Last, e.Now
-	e.Sent++
-	e.Outbox = append(e.Outbox, record.Send{To: record.Run, ID: e.Holder.Run, Input: record.Input{
-		ID: record.Derive("send", "env", e.Name, e.Sent), Kind: record.InGranted, By: "environment:" + e.Name,
-		Granted: &record.Granted{Environment: e.Name, Grant: e.Last}}})
+	e.send(e.Holder.Run, record.Input{Kind: record.InGranted, Granted: &record.Granted{Environment: e.Name, Grant: e.Last}})
 }
 
 // Place is where a run stands in the queue, 1 for the next one; 0 when it

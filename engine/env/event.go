@@ -32,6 +32,9 @@ func LoadEvent(p []byte) (*Event, error) {
 
 // StepEvent decides what an incoming event starts.
 func StepEvent(cat *workflows.Catalog, prev *Event, v int64, in record.Input, now int64) Transition {
+	if !in.Complete() {
+		return Transition{Answer: record.Answer{Status: events.StatusError, Code: events.CodeInvalid, Reason: fmt.Sprintf("the input %q is not complete", in.Kind)}, State: prev}
+	}
 	if in.Kind == record.InSendAnswer && prev != nil {
 		return answeredEvent(prev, v, in.Sent, now)
 	}
@@ -112,8 +115,11 @@ func (m *matcher) try(wf *workflows.Workflow, i int, trig *workflows.Trigger, ev
 			return
 		}
 	}
-	inputs := triggerInputs(trig, scope)
-	if _, err := run.ReadInputs(wf, inputs, false); err != nil {
+	inputs, err := triggerInputs(trig, scope)
+	if err == nil {
+		_, err = run.ReadInputs(wf, inputs, false)
+	}
+	if err != nil {
 		m.reject(where + ": " + err.Error())
 		return
 	}
@@ -126,17 +132,38 @@ func (m *matcher) try(wf *workflows.Workflow, i int, trig *workflows.Trigger, ev
 }
 
 // triggerInputs evaluates a trigger's inputs. One that reads what the event
-// does not have is left out, so that its default counts.
-func triggerInputs(trig *workflows.Trigger, scope map[string]any) record.Values {
+// does not have is left out, so that its default counts; any other error is
+// one.
+func triggerInputs(trig *workflows.Trigger, scope map[string]any) (record.Values, error) {
 	inputs := record.Values{}
 	for _, name := range slices.Sorted(maps.Keys(trig.Inputs)) {
 		d := trig.Inputs[name]
 		v, err := d.Eval(context.Background(), record.Cut(lookup(scope), d.Refs()))
-		if err == nil {
+		switch {
+		case err == nil:
 			inputs[name] = workflows.Normal(v)
+		case !absent(scope, d.Refs()):
+			return nil, fmt.Errorf("input %q cannot be evaluated: %w", name, err)
 		}
 	}
-	return inputs
+	return inputs, nil
+}
+
+// absent reports whether something that is read is not in the scope.
+func absent(scope map[string]any, refs [][]string) bool {
+	return slices.ContainsFunc(refs, func(ref []string) bool {
+		var v any = scope
+		for _, name := range ref {
+			m, ok := v.(map[string]any)
+			if !ok {
+				return false // something is there, of another shape
+			}
+			if v, ok = m[name]; !ok {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 func (m *matcher) reject(reason string) {

@@ -17,6 +17,7 @@ const (
 	InCancel        = "run.cancel"
 	InTimer         = "timer"
 	InGranted       = "env.granted"
+	InFreed         = "env.freed"
 	InSendAnswer    = "send.answer"
 	// Of an environment.
 	InEnvRequest = "env.request"
@@ -41,11 +42,39 @@ type Input struct {
 	Decide  *events.Decide    `json:"decide,omitempty"`
 	Cancel  *events.CancelRun `json:"cancel,omitempty"`
 	Granted *Granted          `json:"granted,omitempty"`
+	Freed   *Granted          `json:"freed,omitempty"` // a grant that a person took back
 	Sent    *Sent             `json:"sent,omitempty"`
 	Request *EnvRequest       `json:"request,omitempty"`
 	Release *EnvRelease       `json:"release,omitempty"`
 	Event   json.RawMessage   `json:"event,omitempty"` // a CloudEvent in structured JSON
 	Bad     string            `json:"bad,omitempty"`   // of an event: why it is none
+}
+
+// Complete reports whether the field of the input's kind is set.
+func (in *Input) Complete() bool {
+	switch in.Kind {
+	case InStart:
+		return in.Start != nil
+	case InAttemptStart, InAttemptLost:
+		return in.Attempt != nil
+	case InAttemptFinish:
+		return in.Attempt != nil && in.Attempt.Result != nil
+	case InDecide:
+		return in.Decide != nil
+	case InCancel:
+		return in.Cancel != nil
+	case InGranted:
+		return in.Granted != nil
+	case InFreed:
+		return in.Freed != nil
+	case InSendAnswer:
+		return in.Sent != nil
+	case InEnvRequest:
+		return in.Request != nil
+	case InEnvRelease:
+		return in.Release != nil
+	}
+	return true
 }
 
 // Start starts a run.

@@ -19,6 +19,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/penstock-cd/penstock/events"
 )
@@ -108,6 +110,9 @@ func Decode(p []byte) (*Record, error) {
 	return &r, nil
 }
 
+// escape keeps the end of a part from standing in it.
+var escape = strings.NewReplacer("\x00", "\x01\x02", "\x01", "\x01\x01")
+
 // FormatError is a record of a form that this code does not know. Its
 // partition must stop: whoever wrote it knew something that we do not.
 type FormatError struct {
@@ -121,10 +126,13 @@ func (e *FormatError) Error() string {
 
 // Derive gives an identifier that depends on parts only: 16 characters of
 // lower-case base32 without look-alikes.
+//
+// Different parts give different identifiers, wherever one ends.
 func Derive(parts ...any) string {
 	h := sha256.New()
 	for _, p := range parts {
-		fmt.Fprintf(h, "%v\x00", p)
+		io.WriteString(h, escape.Replace(fmt.Sprint(p))) // a hash takes everything
+		h.Write([]byte{0})
 	}
 	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 	sum := h.Sum(nil)

@@ -8,15 +8,18 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/penstock-cd/penstock/workflows"
 )
 
 // Values is a tree of the plain values that expressions know, by name. Its
-// JSON keeps their types: a double is always written with a point or an
-// exponent, and a time as {"$time": "…"}, so that a rule that is evaluated
-// again sees what it saw.
+// JSON keeps their types, so that a rule that is evaluated again sees what it
+// saw: a double is always written with a point or an exponent, and what JSON
+// has no form for as {"$time": "…"}, {"$duration": "…"} or {"$double": "…"}
+// (not a number, or infinite). A name that begins with $ gets another one
+// before it, so that nobody's data reads as one of these.
 type Values map[string]any
 
 // MarshalJSON writes names in order.
@@ -32,7 +35,8 @@ func appendValue(b *bytes.Buffer, v any) error {
 	switch x := v.(type) {
 	case float64:
 		if math.IsNaN(x) || math.IsInf(x, 0) {
-			return fmt.Errorf("%v cannot be stored", x)
+			fmt.Fprintf(b, `{"$double":"%v"}`, x)
+			return nil
 		}
 		s := strconv.FormatFloat(x, 'g', -1, 64)
 		if !bytes.ContainsAny([]byte(s), ".e") {
@@ -43,6 +47,8 @@ func appendValue(b *bytes.Buffer, v any) error {
 		b.WriteString(strconv.FormatInt(x, 10))
 	case time.Time:
 		fmt.Fprintf(b, `{"$time":%q}`, x.UTC().Format(time.RFC3339Nano))
+	case time.Duration:
+		fmt.Fprintf(b, `{"$duration":%q}`, x.String())
 	case Values:
 		return appendValue(b, map[string]any(x))
 	case map[string]any:
@@ -51,7 +57,11 @@ func appendValue(b *bytes.Buffer, v any) error {
 			if i > 0 {
 				b.WriteByte(',')
 			}
-			key, _ := json.Marshal(k) // a string always encodes
+			name := k
+			if strings.HasPrefix(k, "$") {
+				name = "$" + k
+			}
+			key, _ := json.Marshal(name) // a string always encodes
 			b.Write(key)
 			b.WriteByte(':')
 			if err := appendValue(b, x[k]); err != nil {
@@ -92,7 +102,7 @@ func (v *Values) UnmarshalJSON(p []byte) error {
 		*v = nil
 		return nil
 	}
-	*v = restore(raw).(map[string]any)
+	*v = restoreNames(raw)
 	return nil
 }
 
@@ -109,16 +119,62 @@ func restore(v any) any {
 			x[i] = restore(e)
 		}
 	case map[string]any:
-		if s, ok := x["$time"].(string); ok && len(x) == 1 {
-			if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-				return t
+		if len(x) == 1 {
+			if special, ok := restoreSpecial(x); ok {
+				return special
 			}
 		}
-		for k, e := range x {
-			x[k] = restore(e)
-		}
+		return restoreNames(x)
 	}
 	return v
+}
+
+// restoreSpecial reads a value that JSON has no form for.
+func restoreSpecial(x map[string]any) (any, bool) {
+	for name, v := range x {
+		s, _ := v.(string)
+		switch name {
+		case "$time":
+			t, err := time.Parse(time.RFC3339Nano, s)
+			return t, err == nil
+		case "$duration":
+			d, err := time.ParseDuration(s)
+			return d, err == nil
+		case "$double":
+			f, err := strconv.ParseFloat(s, 64)
+			return f, err == nil
+		}
+	}
+	return nil, false
+}
+
+func restoreNames(x map[string]any) map[string]any {
+	out := make(map[string]any, len(x))
+	for k, e := range x {
+		if strings.HasPrefix(k, "$$") {
+			k = k[1:]
+		}
+		out[k] = restore(e)
+	}
+	return out
+}
+
+// Plain reports whether v has a form in ordinary JSON: no double in it is
+// infinite or not a number. What leaves for others must be plain.
+func Plain(v any) bool {
+	switch x := v.(type) {
+	case float64:
+		return !math.IsNaN(x) && !math.IsInf(x, 0)
+	case []any:
+		return !slices.ContainsFunc(x, func(e any) bool { return !Plain(e) })
+	case map[string]any:
+		for _, e := range x {
+			if !Plain(e) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Clone is a deep copy.
@@ -150,36 +206,36 @@ func clone(v any) any {
 // Cut gives the part of scope that refs name: what an expression with these
 // references reads, and no more. A chain that ends early is cut where it ends,
 // so that asking whether something is there gives the same answer.
+// What it gives shares values with scope and changes none of them.
 func Cut(lookup func(name string) (any, bool), refs [][]string) Values {
 	out := Values{}
-	whole := map[string]bool{}
-	for _, ref := range refs {
-		if len(ref) == 1 {
-			whole[ref[0]] = true
-		}
-	}
-	for _, ref := range refs {
-		v, ok := lookup(ref[0])
-		if !ok {
+	for i, ref := range refs {
+		if covered(refs, i) {
 			continue
 		}
-		if whole[ref[0]] {
-			out[ref[0]] = v
-			continue
+		if v, ok := lookup(ref[0]); ok {
+			graft(out, ref, v)
 		}
-		graft(out, ref, v)
 	}
 	return out
+}
+
+// covered reports whether another chain asks for all that chain i asks for:
+// it begins it, or is the same and stands before it. Of the chains that are
+// left none begins another, so that graft never writes into what it copied.
+func covered(refs [][]string, i int) bool {
+	for j, other := range refs {
+		if j != i && len(other) <= len(refs[i]) && (len(other) < len(refs[i]) || j < i) && slices.Equal(other, refs[i][:len(other)]) {
+			return true
+		}
+	}
+	return false
 }
 
 // graft copies the value at the end of the chain from v into dst.
 func graft(dst map[string]any, ref []string, v any) {
 	src, isMap := v.(map[string]any)
 	if len(ref) == 1 || !isMap {
-		if old, ok := dst[ref[0]].(map[string]any); ok && isMap {
-			maps.Copy(old, src) // a shorter chain after a longer one: all of it
-			return
-		}
 		dst[ref[0]] = v
 		return
 	}

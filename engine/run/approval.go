@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -22,13 +23,13 @@ func (x *step) ask(envs []string, expires time.Duration, implicit bool) {
 	}
 	a.Content = x.content(a)
 	x.s.Open = a
-	_, missing := x.assess(a)
-	x.emit(events.ApprovalRequested, events.Happening{State: a.State, Visit: a.Visit, Environments: envs, Missing: missing,
+	x.emit(events.ApprovalRequested, events.Happening{State: a.State, Visit: a.Visit, Environments: envs, Missing: x.missing(a),
 		Content: a.Content, Deadline: timePtr(a.Expires)})
 }
 
 // content is the digest of what an approval approves: the definition, the
-// place, the values that are bound and the artifacts that would be deployed.
+// place, the values that are bound or that its rule reads, and the artifacts
+// that would be deployed.
 func (x *step) content(a *Approval) string {
 	bound := record.Values{}
 	if st := x.d.Workflow.Spec.States[a.State]; st != nil && st.Approval != nil {
@@ -38,20 +39,35 @@ func (x *step) content(a *Approval) string {
 			p, _ := json.Marshal(cut) // plain values always encode
 			bound[path] = string(p)
 		}
+		if r := st.Approval.Rule; r != nil {
+			bound["rule"] = map[string]any(record.Cut(x.outputsOnly, r.Program.Refs()))
+		}
 	}
 	artifacts := record.Values{}
 	for _, env := range a.Envs {
 		artifacts[env] = x.artifactFor(env)
 	}
-	p, _ := json.Marshal(record.Values{"run": x.s.ID, "definition": x.s.Def, "state": a.State, "binds": bound, "artifacts": artifacts})
+	p, _ := json.Marshal(record.Values{"run": x.s.ID, "definition": x.s.Def, "state": a.State, "visit": int64(a.Visit), "binds": bound, "artifacts": artifacts})
 	sum := sha256.Sum256(p)
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
+// outputsOnly finds the outputs of states, and nothing else.
+func (x *step) outputsOnly(name string) (any, bool) {
+	v, ok := x.s.Values[name]
+	return v, ok
+}
+
 // artifactFor is the digest of what this run would deploy to an environment,
-// as far as it is known; "" before it is built.
+// as far as it is known; "" before it is built. In a state that deploys there
+// it is what that state deploys, else what the first one in the file does: an
+// approval that showed one artifact does not let another one in.
 func (x *step) artifactFor(env string) string {
-	for _, st := range x.d.Workflow.Ordered() {
+	states := x.d.Workflow.Ordered()
+	if st := x.state(); st != nil && st.Deploy != nil && st.Deploy.Environment == env {
+		states = []*workflows.State{st}
+	}
+	for _, st := range states {
 		if st.Deploy != nil && st.Deploy.Environment == env {
 			if v, err := x.data("artifact", st.Deploy.Artifact, map[string]any{"env": x.envScope(env)}); err == nil {
 				return record.Text(v)
@@ -77,7 +93,7 @@ func (x *step) decide(d *events.Decide) {
 		return
 	}
 	a.Said = append(a.Said, Decision{ID: d.ID, User: x.in.By, Roles: x.roles(), Decision: d.Decision, Comment: d.Comment, At: x.now, Via: d.Via})
-	_, missing := x.assess(a)
+	missing := x.missing(a)
 	x.emit(events.ApprovalDecided, events.Happening{State: a.State, Visit: a.Visit, By: x.in.By, Roles: x.roles(), Decision: d.Decision,
 		Comment: d.Comment, Missing: missing, Environments: a.Envs})
 }
@@ -88,6 +104,8 @@ func (x *step) objection(a *Approval, d *events.Decide) (code, reason string) {
 	switch {
 	case d.State != "" && d.State != a.State:
 		return events.CodeConflict, fmt.Sprintf("the run waits for an approval at %s, not at %s", a.State, d.State)
+	case a.Expires > 0 && a.Expires <= x.now:
+		return events.CodeConflict, "the decision came too late: the approval expired at " + at(a.Expires).Format(time.RFC3339)
 	case !d.NotAfter.IsZero() && d.NotAfter.UnixMilli() < x.now:
 		return events.CodeConflict, "the decision came too late: it was not to count after " + d.NotAfter.UTC().Format(time.RFC3339)
 	case d.Content == "":
@@ -122,7 +140,7 @@ func (x *step) cannot(a *Approval, who string, roles []string) string {
 		switch {
 		case ex == "authors" && !x.s.AuthorsSet:
 			return "nobody has said yet who wrote this change, and its authors may not approve it"
-		case ex == "authors" && slices.Contains(x.s.Authors, who):
+		case ex == "authors" && slices.Contains(x.authors(), who):
 			return fmt.Sprintf("%s wrote this change, and its authors may not approve it", who)
 		case ex == "starter" && who == x.s.RequestedBy:
 			return fmt.Sprintf("%s started this run, and its starter may not approve it", who)
@@ -193,10 +211,27 @@ func (x *step) assess(a *Approval) (complete bool, missing []string) {
 			missing = append(missing, why)
 		}
 	}
-	if needsNothing && len(yes) == 0 {
+	if needsNothing && len(yes) == 0 && !a.Implicit { // what asked by itself may want nothing any more
 		missing = append(missing, "1 approval")
 	}
 	return len(missing) == 0, missing
+}
+
+// missing tells in words what an approval still needs; it decides nothing.
+func (x *step) missing(a *Approval) []string {
+	defer func(mute bool) { x.mute = mute }(x.mute)
+	x.mute = true
+	_, missing := x.assess(a)
+	return missing
+}
+
+// authors are those who wrote the change, by the names that are known now.
+func (x *step) authors() []string {
+	names := make([]string, len(x.s.Authors))
+	for i, a := range x.s.Authors {
+		names[i] = cmp.Or(x.d.Now.UserByIdentity(a), a)
+	}
+	return names
 }
 
 // envRule is a rule of an environment.

@@ -40,6 +40,7 @@ func (x *step) enter(name string) {
 	default:
 		x.begin(st.Name, st.Activity)
 	}
+	x.askPeople()
 	x.notify()
 }
 
@@ -72,6 +73,7 @@ func (x *step) proceed() {
 	for x.s.Phase == phaseRunning {
 		outcome, err, over := x.outcome()
 		if !over {
+			x.releaseIdle()
 			return
 		}
 		x.leave(outcome, err)
@@ -90,9 +92,7 @@ func (x *step) outcome() (outcome string, err *events.TaskError, over bool) {
 		return events.Cancelled, nil, x.quiet()
 	}
 	st := x.state()
-	if x.s.Open != nil && x.s.Open.Implicit {
-		x.implicitApproval()
-	}
+	x.implicitApproval()
 	switch st.Kind() {
 	case "wait":
 		return events.Succeeded, nil, x.s.WakeAt == 0
@@ -245,6 +245,7 @@ func (x *step) finish(outcome string, err *events.TaskError) {
 	for i, f := range x.d.Workflow.Spec.Finally {
 		x.begin(fmt.Sprintf("finally.%d", i+1), f.Activity)
 	}
+	x.askPeople()
 	x.closeIfFinished()
 }
 

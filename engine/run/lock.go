@@ -16,22 +16,31 @@ import (
 func (x *step) enterEnvironment(t *Task) {
 	t.Status = taskLocked
 	if x.d.Now.Environments[t.Env] == nil {
-		x.end(t, events.Failed, nil, &events.TaskError{Code: "no_environment", Message: fmt.Sprintf("there is no environment %q any more", t.Env)})
+		x.noEnvironment(t)
 		return
 	}
 	if missing := x.environmentMissing(t.Env); len(missing) > 0 {
-		x.askFor(t.Env)
+		x.want = append(x.want, t.Env)
 		return
 	}
 	x.requestLock(t)
 }
 
-// askFor asks people for what an environment's rules want, beside what other
-// environments of the same state are waiting for.
-func (x *step) askFor(env string) {
-	envs := []string{env}
-	if x.s.Open != nil && x.s.Open.Implicit {
-		envs = append(slices.Clone(x.s.Open.Envs), env)
+// askPeople asks people once for all that environments' rules want, beside
+// what other environments of the same state are waiting for already. Who has
+// decided on less must decide again.
+func (x *step) askPeople() {
+	envs := x.want
+	x.want = nil
+	if a := x.s.Open; a != nil && a.Implicit {
+		if !slices.ContainsFunc(envs, func(e string) bool { return !slices.Contains(a.Envs, e) }) {
+			return
+		}
+		envs = slices.Concat(envs, a.Envs)
+		x.closeApproval(events.Superseded)
+	}
+	if len(envs) == 0 {
+		return
 	}
 	slices.Sort(envs)
 	x.ask(slices.Compact(envs), 0, true)
@@ -41,6 +50,9 @@ func (x *step) askFor(env string) {
 // complete; if so their locks are asked for.
 func (x *step) implicitApproval() {
 	a := x.s.Open
+	if a == nil || !a.Implicit {
+		return
+	}
 	outcome, err, over := x.approvalOutcome()
 	if !over {
 		return
@@ -68,18 +80,26 @@ func (x *step) environmentMissing(env string) []string {
 	return missing
 }
 
+func (x *step) noEnvironment(t *Task) {
+	x.end(t, events.Failed, nil, &events.TaskError{Code: "no_environment", Message: fmt.Sprintf("there is no environment %q any more", t.Env)})
+}
+
 // requestLock asks for the environment, unless it is ours already.
 func (x *step) requestLock(t *Task) {
-	if t == nil || t.Status != taskLocked {
+	if x.d.Now.Environments[t.Env] == nil {
+		x.noEnvironment(t)
 		return
 	}
 	if x.s.Grants[t.Env] > 0 {
 		x.queue(t)
 		return
 	}
-	asked := slices.ContainsFunc(x.s.Outbox, func(m record.Send) bool {
-		return m.Input.Kind == record.InEnvRequest && m.ID == t.Env
-	})
+	asked := false
+	for _, m := range x.s.Outbox { // the last word counts: a request that was granted may not be answered yet
+		if m.To == record.Environment && m.ID == t.Env {
+			asked = m.Input.Kind == record.InEnvRequest
+		}
+	}
 	if !asked {
 		x.send(record.Environment, t.Env, record.Input{Kind: record.InEnvRequest, Request: &record.EnvRequest{Run: x.s.ID, State: t.Path}})
 		x.emit(events.EnvironmentQueued, events.Happening{State: t.Path, Environment: t.Env})
@@ -89,7 +109,7 @@ func (x *step) requestLock(t *Task) {
 // granted takes an environment that was given to this run. If nothing waits
 // for it any more it is given back at once.
 func (x *step) granted(g *record.Granted) {
-	if x.s.Grants[g.Environment] == g.Grant {
+	if g.Grant <= x.s.Taken[g.Environment] { // taken before, and perhaps given back since
 		x.unrecorded(events.StatusAlready, "", "")
 		return
 	}
@@ -103,43 +123,68 @@ func (x *step) granted(g *record.Granted) {
 		x.unrecorded(events.StatusRefused, events.CodeConflict, "the run does not wait for this environment any more")
 		return
 	}
-	x.s.Grants[g.Environment] = g.Grant
+	x.s.Grants[g.Environment], x.s.Taken[g.Environment] = g.Grant, g.Grant
 	x.emit(events.EnvironmentGranted, events.Happening{State: waiting[0].Path, Environment: g.Environment, Grant: g.Grant})
 	if missing := x.environmentMissing(g.Environment); len(missing) > 0 {
 		x.release(g.Environment) // what held when we queued does not hold any more: people are asked, without the lock
-		x.askFor(g.Environment)
+		x.want = append(x.want, g.Environment)
+		x.askPeople()
 		return
 	}
 	for _, t := range waiting {
-		x.queue(t)
+		x.enterGranted(t)
 	}
 }
 
-// deployed notes what a deploy task left in its environment.
-func (x *step) deployed(t *Task, r events.Result, outputs record.Values) {
+// enterGranted begins a task whose environment is ours.
+func (x *step) enterGranted(t *Task) {
+	if x.d.Now.Environments[t.Env] == nil {
+		x.noEnvironment(t)
+		return
+	}
+	x.queue(t)
+}
+
+// freed takes note that a person took a grant back.
+func (x *step) freed(g *record.Granted) {
+	if x.s.Grants[g.Environment] != g.Grant {
+		x.unrecorded(events.StatusStale, "", "the run does not hold this grant any more")
+		return
+	}
+	delete(x.s.Grants, g.Environment)
+	delete(x.s.Kept, g.Environment)
+	delete(x.s.Put, g.Environment)
+}
+
+// undone reports whether a worker says that it took back what it had done.
+func undone(r events.Result) bool {
+	b, _ := r.Facts["undone"].(bool)
+	return b
+}
+
+// noteEnvironment notes what an attempt left in its environment: a deployment,
+// or nobody knows what.
+func (x *step) noteEnvironment(t *Task, r events.Result, outputs record.Values) {
+	if x.s.Grants[t.Env] == 0 {
+		return
+	}
+	unknown := fmt.Sprintf("%s ended %s and nobody knows what it left there", t.Path, r.Outcome)
 	switch {
+	case !t.Deploys:
+		if t.Runs == events.RunsOnce && r.Outcome == events.Inconclusive {
+			x.s.Kept[t.Env] = unknown
+		}
 	case r.Outcome == events.Succeeded:
 		artifact, _ := outputs["artifact"].(string)
 		url, _ := outputs["url"].(string)
-		if x.s.Put == nil {
-			x.s.Put = map[string]*record.Deployment{}
-		}
+		delete(x.s.Kept, t.Env) // whatever was unknown before, this is there now
 		x.s.Put[t.Env] = &record.Deployment{Run: x.s.ID, Artifact: artifact, URL: url, Grant: x.s.Grants[t.Env], At: x.now}
 		x.emit(events.EnvironmentDeployed, events.Happening{State: t.Path, Environment: t.Env, Grant: x.s.Grants[t.Env], Artifact: artifact, URL: url})
-	case r.Outcome == events.Failed: // by contract a plain failure left nothing behind
+	case undone(r):
+	case r.Outcome == events.Failed && r.Error.Code != events.CodeBadOutputs: // by contract a plain failure left nothing behind
 	default:
-		if undone, _ := r.Facts["undone"].(bool); !undone {
-			x.keepLock(t.Env, fmt.Sprintf("%s ended %s and nobody knows what it left there", t.Path, r.Outcome))
-		}
+		x.s.Kept[t.Env] = unknown
 	}
-}
-
-// keepLock keeps an environment after the run, because what is there is not known.
-func (x *step) keepLock(env, reason string) {
-	if x.s.Kept == nil {
-		x.s.Kept = map[string]string{}
-	}
-	x.s.Kept[env] = reason
 }
 
 // releaseAfter gives back the environments that the next state does not use.
@@ -152,7 +197,19 @@ func (x *step) releaseAfter(next string) {
 	}
 }
 
-// releaseAll gives back every environment, and withdraws what was asked for.
+// releaseIdle gives back, in a parallel state, the environments that no branch
+// needs any more while another branch still waits for its own: two runs that
+// each wait for what the other one has finished with would wait for ever.
+func (x *step) releaseIdle() {
+	if len(x.s.Grants) == 0 || x.state().Kind() != "parallel" ||
+		!slices.ContainsFunc(x.s.Tasks, func(t *Task) bool { return t.Status == taskLocked }) {
+		return
+	}
+	x.releaseAll()
+}
+
+// releaseAll gives back every environment on which nothing goes on. What was
+// asked for and is granted later is refused then.
 func (x *step) releaseAll() {
 	inUse := map[string]bool{}
 	for _, t := range x.s.Tasks {

@@ -40,7 +40,7 @@ func (x *step) tell(r *workflows.NotifyRule) {
 	h := events.Happening{State: x.s.At, Outcome: x.s.Outcome, Channel: r.Channel}
 	if a := x.s.Open; a != nil {
 		h.Content, h.Environments, h.Deadline = a.Content, a.Envs, timePtr(a.Expires)
-		_, h.Missing = x.assess(a)
+		h.Missing = x.missing(a)
 	}
 	fallback := fmt.Sprintf("%s %s: %s", x.s.Title, x.s.ID, short)
 	ch := x.d.Now.Channels[r.Channel]

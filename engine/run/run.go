@@ -22,7 +22,9 @@
 //     once more when its lock is granted.
 //   - A cancel always ends: what runs is told to stop and given up after a while.
 //   - The lock of an environment is given back when what runs there succeeded
-//     or was undone, and kept when nobody knows (a person then frees it).
+//     or was undone, and kept when nobody knows (a person then frees it). A
+//     grant that was given back is never taken again.
+//   - A run that has not ended waits for something that Why names.
 //
 // One file for each: step.go takes inputs apart, flow.go walks states, task.go
 // has attempts, lock.go environments, approval.go and quorum.go people, gate.go
@@ -67,9 +69,10 @@ const (
 	commandValidity   = 15 * time.Minute // people's commands are remembered so long, and none is valid longer
 	defaultBackoff    = 2 * time.Second
 	defaultMaxBackoff = 5 * time.Minute
-	lostAttempts      = 3 // attempts of a repeatable task whose workers are lost, where nothing else is said
-	statusAttempts    = 5 // questions about what became of a lost attempt
-	maxSteps          = 1000
-	maxEnded          = 32  // attempts whose repeated result is recognised
-	maxPath           = 500 // visits kept in the state; older ones are in the records
+	lostAttempts      = 3         // attempts of a repeatable task whose workers are lost, where nothing else is said
+	statusAttempts    = 5         // questions about what became of a lost attempt
+	notTakenNotice    = time.Hour // a notification that no worker took by then has failed
+	maxSteps          = 200       // states entered in one step; more is a loop that waits for nothing
+	maxEnded          = 32        // attempts whose repeated result is recognised
+	maxPath           = 500       // visits kept in the state; older ones are in the records
 )

@@ -52,10 +52,7 @@ func (x *step) runScope() map[string]any {
 		"labels": labels, "startedAt": at(x.s.StartedAt), "done": x.s.Phase == phaseDone, "outcome": x.s.Outcome,
 		"visit": int64(x.s.Visit)}
 	if x.s.AuthorsSet {
-		m["authors"] = workflows.Normal(x.s.Authors)
-		if x.s.Authors == nil {
-			m["authors"] = []any{}
-		}
+		m["authors"] = workflows.Normal(x.authors())
 	}
 	return m
 }
@@ -89,7 +86,7 @@ func (x *step) evalBool(of, rule string, e *workflows.Expr, extra map[string]any
 	if x.mute {
 		return ok, err
 	}
-	d := record.Decision{Rule: rule, Source: e.Source, Of: of, Inputs: in.Clone()}
+	d := record.Decision{Rule: rule, Source: e.Source, Of: of, Inputs: in}
 	if err != nil {
 		d.Error = err.Error()
 	} else {

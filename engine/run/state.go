@@ -52,6 +52,7 @@ type State struct {
 	Given   []*Approval                   `json:"given,omitempty"`  // approvals that succeeded
 	WakeAt  int64                         `json:"wakeAt,omitempty"` // end of a wait
 	Grants  map[string]int64              `json:"grants,omitempty"` // environments that are ours, with the grant's number
+	Taken   map[string]int64              `json:"taken,omitempty"`  // number of the newest grant that was taken, by environment
 	Kept    map[string]string             `json:"kept,omitempty"`   // environments that stay locked, with the reason: nobody knows what is there
 	Put     map[string]*record.Deployment `json:"put,omitempty"`    // what this run deployed, until the lock is given back
 	Held    *Held                         `json:"held,omitempty"`   // an arm or rule could not be evaluated
@@ -99,6 +100,7 @@ type Task struct {
 	Deploys  bool              `json:"deploys,omitempty"`
 	Artifact string            `json:"artifact,omitempty"`
 	Worker   string            `json:"worker,omitempty"`
+	V        int64             `json:"v,omitempty"`     // record in which the present attempt was granted
 	Lost     string            `json:"lost,omitempty"`  // the attempt whose fate this one asks for
 	Asked    int               `json:"asked,omitempty"` // how often that was asked
 	QueuedAt int64             `json:"q,omitempty"`
@@ -159,6 +161,8 @@ type Ended struct {
 // Seen is a command of a person that was answered.
 type Seen struct {
 	ID     string        `json:"id"`
+	Kind   string        `json:"k"` // of the input
+	By     string        `json:"by"`
 	V      int64         `json:"v"`
 	Until  int64         `json:"until"`
 	Answer record.Answer `json:"a"`
@@ -187,8 +191,9 @@ func (s *State) clone() *State {
 	c := *s
 	c.Visits = cloneMap(s.Visits)
 	c.Grants = cloneMap(s.Grants)
-	c.Kept = maps.Clone(s.Kept)
-	c.Put = maps.Clone(s.Put)
+	c.Taken = cloneMap(s.Taken)
+	c.Kept = cloneMap(s.Kept)
+	c.Put = cloneMap(s.Put)
 	c.Path = slices.Clone(s.Path)
 	c.Values = cloneMap(s.Values)
 	c.Tasks = make([]*Task, len(s.Tasks))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 
@@ -20,8 +21,9 @@ type step struct {
 	v     int64 // version of the record being made
 	in    record.Input
 	now   int64
-	moves int  // states entered, to stop a loop that waits for nothing
-	mute  bool // evaluate to explain, not to decide: no decisions are recorded
+	moves int      // states entered, to stop a loop that waits for nothing
+	want  []string // environments whose rules want people to be asked
+	mute  bool     // evaluate to explain, not to decide: no decisions are recorded
 	out   Transition
 }
 
@@ -39,6 +41,8 @@ func Step(d Definitions, prev *State, v int64, in record.Input, now int64) Trans
 		x.forget()
 	}
 	switch {
+	case !in.Complete():
+		x.unrecorded(events.StatusError, events.CodeInvalid, fmt.Sprintf("the input %q is not complete", in.Kind))
 	case in.Kind == record.InStart:
 		x.start(prev)
 	case prev == nil:
@@ -68,11 +72,13 @@ func (x *step) dispatch() {
 	case record.InTimer:
 		x.timer()
 	case record.InDecide:
-		x.command(in.ID, func() { x.decide(in.Decide) })
+		x.command(func() { x.decide(in.Decide) })
 	case record.InCancel:
-		x.command(in.ID, func() { x.cancel(in.Cancel) })
+		x.command(func() { x.cancel(in.Cancel) })
 	case record.InGranted:
 		x.granted(in.Granted)
+	case record.InFreed:
+		x.freed(in.Freed)
 	case record.InSendAnswer:
 		x.sendAnswered(in.Sent)
 	default:
@@ -99,7 +105,8 @@ func (x *step) start(prev *State) {
 	}
 	x.s = &State{Workflow: wf.Metadata.Name, Def: wf.Origin.Digest, Catalog: x.d.Now.Digest, Labels: wf.Metadata.Labels,
 		Inputs: inputs, RequestedBy: x.in.By, Cause: x.in.Start.Cause, StartedAt: x.now, Now: x.now, Phase: phaseRunning,
-		Visits: map[string]int{}, Values: record.Values{}, Grants: map[string]int64{}}
+		Visits: map[string]int{}, Values: record.Values{}, Grants: map[string]int64{}, Taken: map[string]int64{},
+		Kept: map[string]string{}, Put: map[string]*record.Deployment{}}
 	x.s.ID = x.in.Start.Run
 	x.s.Beat = cmp.Or(x.in.Start.Beat, Heartbeat.Milliseconds())
 	x.s.BeatLimit = cmp.Or(x.in.Start.BeatLimit, HeartbeatTimeout.Milliseconds())
@@ -159,7 +166,13 @@ func readInput(decl *workflows.Input, v any, text bool) (any, error) {
 			return nil, fmt.Errorf("%q does not match the pattern %s", s, decl.Pattern)
 		}
 	}
-	if len(decl.Enum) > 0 && !slices.ContainsFunc(decl.Enum, func(e any) bool { return workflows.Normal(e) == v }) {
+	if !record.Plain(v) {
+		return nil, fmt.Errorf("%s is no number that can be passed on", record.Text(v))
+	}
+	if len(decl.Enum) > 0 && !slices.ContainsFunc(decl.Enum, func(e any) bool {
+		c, err := t.Conform(e)
+		return err == nil && reflect.DeepEqual(c, v)
+	}) {
 		return nil, fmt.Errorf("%s is none of %s", record.Text(v), record.Text(decl.Enum))
 	}
 	return v, nil
@@ -182,10 +195,11 @@ func (x *step) title() string {
 	return x.d.Workflow.Metadata.Name
 }
 
-// command runs a person's command once: a repeat is answered as before.
-func (x *step) command(id string, do func()) {
+// command runs a person's command once: a repeat, by the same person with the
+// same id, is answered as before.
+func (x *step) command(do func()) {
 	for _, seen := range x.s.Seen {
-		if seen.ID == id {
+		if seen.is(x.in.ID, x.in.Kind, x.in.By) {
 			x.out.At = seen.V
 			x.out.Answer = seen.Answer
 			if seen.Answer.Status == events.StatusApplied {
@@ -197,8 +211,15 @@ func (x *step) command(id string, do func()) {
 	}
 	do()
 	if x.out.Record {
-		x.s.Seen = append(x.s.Seen, Seen{ID: id, V: x.v, Until: x.now + commandValidity.Milliseconds(), Answer: x.out.Answer})
+		x.remember(x.in.ID, x.in.By)
 	}
+}
+
+func (s Seen) is(id, kind, by string) bool { return s.ID == id && s.Kind == kind && s.By == by }
+
+// remember keeps the answer to the input for a repeat.
+func (x *step) remember(id, by string) {
+	x.s.Seen = append(x.s.Seen, Seen{ID: id, Kind: x.in.Kind, By: by, V: x.v, Until: x.now + commandValidity.Milliseconds(), Answer: x.out.Answer})
 }
 
 // forget drops commands that can no longer be repeated.
@@ -206,20 +227,23 @@ func (x *step) forget() {
 	x.s.Seen = slices.DeleteFunc(x.s.Seen, func(s Seen) bool { return s.Until < x.now })
 }
 
-// cancel ends the run: what runs is told to stop, what waits is dropped.
+// cancel ends the run: what runs is told to stop, what waits is dropped. When
+// the outcome stands already it stops the closing tasks.
 func (x *step) cancel(c *events.CancelRun) {
 	switch {
-	case x.s.Phase != phaseRunning:
+	case x.s.Done():
 		x.refuse(events.CommandRefused, events.CodeConflict, fmt.Sprintf("the run has ended: %s", x.s.Outcome))
 		return
-	case x.s.Cancel != nil:
+	case x.s.Cancel != nil && (x.s.Phase == phaseRunning || x.stopping()):
 		x.refuse(events.CommandRefused, events.CodeConflict, "the run is being cancelled already, by "+x.s.Cancel.By)
 		return
 	case !x.may(workflows.ActRunCancel):
 		x.refuse(events.CommandRefused, events.CodeDenied, x.denied("cancel runs of "+x.s.Workflow))
 		return
 	}
-	x.s.Cancel = &Cancelled{By: x.in.By, Reason: c.Reason, At: x.now}
+	if x.s.Cancel == nil {
+		x.s.Cancel = &Cancelled{By: x.in.By, Reason: c.Reason, At: x.now}
+	}
 	x.s.Held, x.s.WakeAt = nil, 0
 	x.closeApproval(events.Cancelled)
 	for _, t := range x.s.Tasks {
@@ -227,6 +251,13 @@ func (x *step) cancel(c *events.CancelRun) {
 			x.cancelTask(t)
 		}
 	}
+}
+
+// stopping reports whether all that still goes on was told to stop.
+func (x *step) stopping() bool {
+	return !slices.ContainsFunc(x.s.Tasks, func(t *Task) bool {
+		return !t.Detached && t.Status != taskDone && t.Status != taskCancelling
+	})
 }
 
 // settle carries on whatever an input may have made possible: an arm that was
@@ -237,6 +268,7 @@ func (x *step) settle() {
 	case phaseRunning:
 		x.proceed()
 	case phaseFinally:
+		x.implicitApproval()
 		x.closeIfFinished()
 	}
 }
@@ -246,9 +278,10 @@ func (x *step) sweep() {
 	x.s.Tasks = slices.DeleteFunc(x.s.Tasks, func(t *Task) bool { return t.Detached && t.Status == taskDone })
 }
 
-// may reports whether the sender of the input is allowed an action on this workflow.
+// may reports whether the sender of the input is allowed an action on this
+// workflow. What an event starts was allowed when its trigger was.
 func (x *step) may(action string) bool {
-	if x.in.By == "engine" || x.in.Kind == record.InStart && x.in.Start.Cause != nil {
+	if x.in.Kind == record.InStart && x.in.Start.Cause != nil {
 		return true
 	}
 	return x.d.Now.Allows(x.roles(), action, x.d.Workflow.Metadata.Name)

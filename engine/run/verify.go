@@ -38,7 +38,7 @@ func Verify(id string, stored [][]byte, lookup Lookup) events.Verification {
 		}
 		head = record.Hash(p)
 		v.Decisions += len(r.Decisions)
-		v.Problems = append(v.Problems, refold(prev, r, lookup)...)
+		v.Problems = append(v.Problems, refold(prev, r, p, lookup)...)
 		if prev, err = Load(r.State); err != nil {
 			v.Problems = append(v.Problems, fmt.Sprintf("record %d: its state cannot be read: %v", i+1, err))
 			break
@@ -53,8 +53,27 @@ func Verify(id string, stored [][]byte, lookup Lookup) events.Verification {
 	return v
 }
 
+// outcome is what a record says was decided, as it is stored: decoded and
+// encoded again, large numbers would not be the same.
+type outcome struct {
+	Answer    json.RawMessage `json:"ans"`
+	Decisions json.RawMessage `json:"dec"`
+	Events    json.RawMessage `json:"ev"`
+	Tasks     json.RawMessage `json:"tasks"`
+	State     json.RawMessage `json:"state"`
+}
+
 // refold decides a record again and tells what differs.
-func refold(prev *State, r *record.Record, lookup Lookup) []string {
+func refold(prev *State, r *record.Record, stored []byte, lookup Lookup) (problems []string) {
+	defer func() {
+		if p := recover(); p != nil { // a state that was changed may be one that cannot be
+			problems = append(problems, fmt.Sprintf("record %d: it cannot be decided again: %v", r.V, p))
+		}
+	}()
+	var o outcome
+	if err := json.Unmarshal(stored, &o); err != nil {
+		return []string{fmt.Sprintf("record %d: %v", r.V, err)}
+	}
 	var s State
 	if err := json.Unmarshal(r.State, &s); err != nil {
 		return []string{fmt.Sprintf("record %d: its state cannot be read: %v", r.V, err)}
@@ -67,19 +86,25 @@ func refold(prev *State, r *record.Record, lookup Lookup) []string {
 	if !again.Record {
 		return []string{fmt.Sprintf("record %d: decided again, its input changes nothing: %s", r.V, again.Answer.Reason)}
 	}
-	var problems []string
-	compare := func(what string, stored, decided any) {
-		a, errA := json.Marshal(stored)
+	if r.T != s.Now {
+		problems = append(problems, fmt.Sprintf("record %d: it says that it was made at %d, its state at %d", r.V, r.T, s.Now))
+	}
+	compare := func(what string, stored json.RawMessage, decided any, some bool) {
+		if !some && stored == nil {
+			return // nothing, as decided
+		}
+		var a bytes.Buffer
+		errA := json.Compact(&a, stored)
 		b, errB := json.Marshal(decided)
-		if errA != nil || errB != nil || !bytes.Equal(a, b) {
+		if a := a.Bytes(); errA != nil || errB != nil || !bytes.Equal(a, b) {
 			problems = append(problems, fmt.Sprintf("record %d: decided again, its %s differ: stored %s, again %s", r.V, what, excerpt(a, b), excerpt(b, a)))
 		}
 	}
-	compare("answer", r.Answer, again.Answer)
-	compare("decisions", r.Decisions, again.Decisions)
-	compare("events", r.Events, again.Events)
-	compare("tasks", r.Tasks, again.Tasks)
-	compare("state", r.State, again.State)
+	compare("answer", o.Answer, again.Answer, true)
+	compare("decisions", o.Decisions, again.Decisions, len(again.Decisions) > 0)
+	compare("events", o.Events, again.Events, len(again.Events) > 0)
+	compare("tasks", o.Tasks, again.Tasks, len(again.Tasks) > 0)
+	compare("state", o.State, again.State, true)
 	return problems
 }
 

@@ -17,8 +17,8 @@ func Why(d Definitions, s *State, now int64) []events.WaitReason {
 }
 
 func (x *step) why() []events.WaitReason {
+	defer func(mute bool) { x.mute = mute }(x.mute)
 	x.mute = true
-	defer func() { x.mute = false }()
 	if x.s.Done() {
 		return nil
 	}

@@ -1,0 +1,371 @@
+package run_test
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows/parse"
+)
+
+var update = flag.Bool("update", false, "write the transcripts anew")
+
+// TestTranscripts plays each testdata/*.txtar: its script against its
+// workflow.yaml, and compares what is told with its transcript. The name of a
+// file is the promise that it shows.
+func TestTranscripts(t *testing.T) {
+	names, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no transcripts: %v", err)
+	}
+	for _, name := range names {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txtar"), func(t *testing.T) {
+			ar, err := txtar.ParseFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, ar)
+			want := file(ar, "transcript")
+			if *update {
+				set(ar, "transcript", got)
+				if err := os.WriteFile(name, txtar.Format(ar), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("the transcript differs (-want +got); if that is right, run the test with -update:\n%s", d)
+			}
+		})
+	}
+}
+
+func file(ar *txtar.Archive, name string) string {
+	for _, f := range ar.Files {
+		if f.Name == name {
+			return string(f.Data)
+		}
+	}
+	return ""
+}
+
+func set(ar *txtar.Archive, name, text string) {
+	for i := range ar.Files {
+		if ar.Files[i].Name == name {
+			ar.Files[i].Data = []byte(text)
+			return
+		}
+	}
+	ar.Files = append(ar.Files, txtar.File{Name: name, Data: []byte(text)})
+}
+
+// player plays a script.
+type player struct {
+	*world
+	ar   *txtar.Archive
+	out  strings.Builder
+	in   record.Input // the last one
+	said int
+}
+
+func play(t *testing.T, ar *txtar.Archive) string {
+	cat := catalog(t, parse.File{Name: "workflow.yaml", Content: []byte(file(ar, "workflow.yaml"))})
+	p := &player{world: newWorld(t, cat, "w"), ar: ar}
+	for _, line := range strings.Split(strings.TrimSpace(file(ar, "script")), "\n") {
+		fmt.Fprintf(&p.out, "> %s\n", line)
+		p.command(words(line))
+	}
+	p.verify()
+	return p.out.String()
+}
+
+// words splits a line at spaces; "…" is one word.
+func words(line string) []string {
+	var out []string
+	for i, part := range strings.Split(line, `"`) {
+		if i%2 == 1 {
+			out = append(out, part)
+			continue
+		}
+		out = append(out, strings.Fields(part)...)
+	}
+	return out
+}
+
+// args takes k=v words apart; the others are in order under "".
+func args(list []string) (plain []string, named map[string]string) {
+	named = map[string]string{}
+	for _, a := range list {
+		if k, v, ok := strings.Cut(a, "="); ok && !strings.Contains(k, " ") {
+			named[k] = v
+		} else {
+			plain = append(plain, a)
+		}
+	}
+	return plain, named
+}
+
+// values reads k=v words as JSON where they are, else as text.
+func values(named map[string]string, but ...string) record.Values {
+	out := record.Values{}
+next:
+	for k, text := range named {
+		for _, b := range but {
+			if k == b {
+				continue next
+			}
+		}
+		var v any
+		if json.Unmarshal([]byte(text), &v) != nil {
+			v = text
+		}
+		out[k] = v
+	}
+	return out
+}
+
+func (p *player) command(line []string) {
+	plain, named := args(line[1:])
+	arg := func(i int) string {
+		if i < len(plain) {
+			return plain[i]
+		}
+		return ""
+	}
+	by := named["by"]
+	switch line[0] {
+	case "start":
+		p.give(record.Input{ID: "start", Kind: record.InStart, By: by, Start: &record.Start{Run: p.id, Workflow: "w", Inputs: values(named, "by")}})
+	case "take":
+		id, _ := p.task(arg(0))
+		p.give(record.Input{Kind: record.InAttemptStart, By: "worker:" + arg(1), Attempt: &record.Attempt{Task: id, Worker: arg(1)}})
+	case "finish", "fail":
+		p.end(line[0], plain, named)
+	case "lost":
+		id, worker := p.task(arg(0))
+		p.give(record.Input{Kind: record.InAttemptLost, By: "engine", Attempt: &record.Attempt{Task: id, Worker: worker}})
+	case "at":
+		d, err := time.ParseDuration(strings.TrimPrefix(arg(0), "+"))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.clock = epoch + d.Milliseconds()
+		if arg(1) == "timer" {
+			p.give(record.Input{Kind: record.InTimer, By: "engine"})
+		}
+	case "approve", "reject":
+		p.person(line[0], plain, named)
+	case "cancel":
+		id := named["id"]
+		if id == "" {
+			id = p.fresh()
+		}
+		p.give(record.Input{ID: id, Kind: record.InCancel, By: arg(0), Cancel: &events.CancelRun{ID: id, Run: p.id, Reason: arg(1)}})
+	case "grant", "freed":
+		n, _ := strconv.ParseInt(arg(1), 10, 64)
+		in := record.Input{Kind: record.InGranted, By: "environment:" + arg(0), Granted: &record.Granted{Environment: arg(0), Grant: n}}
+		if line[0] == "freed" {
+			in.Kind, in.Freed, in.Granted = record.InFreed, in.Granted, nil
+		}
+		p.give(in)
+	case "again":
+		p.give(p.in)
+	case "answers":
+		p.answerAll()
+	case "gone":
+		cat := *p.now
+		cat.Environments, cat.Digest = maps.Clone(cat.Environments), cat.Digest+"-"+arg(0)
+		delete(cat.Environments, arg(0))
+		p.apply(&cat)
+	case "apply":
+		p.apply(catalog(p.t, parse.File{Name: "workflow.yaml", Content: []byte(file(p.ar, "workflow.yaml"))},
+			parse.File{Name: arg(0), Content: []byte(file(p.ar, arg(0)))}))
+	default:
+		p.t.Fatalf("unknown command %q", line[0])
+	}
+}
+
+func (p *player) fresh() string { p.said++; return fmt.Sprint("c", p.said) }
+
+// task finds an attempt by its path, or the n-th that was published as path#n.
+func (p *player) task(path string) (id, worker string) {
+	name, n, old := strings.Cut(path, "#")
+	published := p.tasks[name]
+	i := len(published) - 1
+	if old {
+		k, _ := strconv.Atoi(n)
+		i = k - 1
+	}
+	if i < 0 || i >= len(published) {
+		return "no-such-task", ""
+	}
+	id = published[i].ID
+	return id, p.state.Running()[id]
+}
+
+// end reports the end of an attempt.
+func (p *player) end(what string, plain []string, named map[string]string) {
+	id, worker := p.task(plain[0])
+	if named["by"] != "" {
+		worker = named["by"]
+	}
+	r := events.Result{Outcome: events.Succeeded, Facts: map[string]any{}}
+	if o := named["outcome"]; o != "" {
+		r.Outcome = o
+	}
+	if a := named["authors"]; a != "" {
+		list := []any{}
+		for _, e := range strings.Split(a, ",") {
+			list = append(list, e)
+		}
+		r.Facts["authors"] = list
+	}
+	if what == "fail" && named["outcome"] == "" {
+		r.Outcome = events.Failed
+	}
+	for _, word := range plain[1:] {
+		if word == "undone" {
+			r.Facts["undone"] = true
+		}
+	}
+	if r.Outcome != events.Succeeded {
+		code := named["code"]
+		if code == "" {
+			code = "broken"
+		}
+		r.Error = &events.TaskError{Code: code, Message: "it broke", Retryable: strings.Contains(strings.Join(plain, " "), "retryable")}
+	}
+	r.Outputs = values(named, "by", "outcome", "authors", "code")
+	p.give(record.Input{Kind: record.InAttemptFinish, By: "worker:" + worker, Attempt: &record.Attempt{Task: id, Worker: worker, Result: &r}})
+}
+
+func (p *player) person(what string, plain []string, named map[string]string) {
+	d := &events.Decide{ID: named["id"], Run: p.id, State: named["state"], Content: named["content"], Decision: events.Approve}
+	if d.ID == "" {
+		d.ID = p.fresh()
+	}
+	if what == "reject" {
+		d.Decision = events.Reject
+	}
+	if _, given := named["content"]; !given {
+		d.Content = p.content()
+	}
+	if len(plain) > 1 {
+		d.Comment = plain[1]
+	}
+	if n := named["notAfter"]; n != "" {
+		after, err := time.ParseDuration(strings.TrimPrefix(n, "+"))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		d.NotAfter = time.UnixMilli(epoch).Add(after)
+	}
+	p.give(record.Input{ID: d.ID, Kind: record.InDecide, By: plain[0], Decide: d})
+}
+
+// give gives the run an input and tells what came of it.
+func (p *player) give(in record.Input) {
+	p.in = in
+	tr := p.do(in)
+	for _, e := range tr.Events {
+		fmt.Fprintf(&p.out, "  %s\n", told(e))
+	}
+	answer := strings.TrimSpace(tr.Answer.Status + " " + tr.Answer.Code)
+	if tr.Answer.Reason != "" {
+		answer += ": " + tr.Answer.Reason
+	}
+	if !tr.Record {
+		answer += " (no record)"
+	}
+	fmt.Fprintf(&p.out, "  = %s\n", answer)
+	if p.state == nil {
+		return
+	}
+	for _, m := range p.state.Outbox {
+		switch {
+		case m.Input.Request != nil:
+			fmt.Fprintf(&p.out, "  asks for %s\n", m.ID)
+		case m.Input.Release != nil:
+			fmt.Fprintf(&p.out, "  gives %s back, grant %d%s\n", m.ID, m.Input.Release.Grant, deployedText(m.Input.Release.Deployed))
+		}
+	}
+	p.answerAll()
+	if p.state.Done() {
+		fmt.Fprintf(&p.out, "  done: %s%s\n", p.state.Outcome, keptText(p.state.Kept))
+		return
+	}
+	for _, r := range p.why() {
+		fmt.Fprintf(&p.out, "  waits: %s: %s\n", r.State, plainText(r.Summary))
+		for _, c := range r.Cannot {
+			fmt.Fprintf(&p.out, "    cannot: %s\n", c)
+		}
+	}
+}
+
+func deployedText(d *record.Deployment) string {
+	if d == nil {
+		return ""
+	}
+	return ", where " + d.Artifact + " is deployed"
+}
+
+func keptText(kept map[string]string) (s string) {
+	for _, env := range sortedKeys(kept) {
+		s += fmt.Sprintf("; %s stays locked: %s", env, kept[env])
+	}
+	return s
+}
+
+// told is an event in a line.
+func told(e record.Emitted) string {
+	h, s := e.Data, events.ShortType(e.Type)
+	add := func(format string, v any, there bool) {
+		if there {
+			s += fmt.Sprintf(format, v)
+		}
+	}
+	add(" %s", h.State, h.State != "")
+	add(" visit %d", h.Visit, h.Visit > 1)
+	add(" attempt %d", h.Attempt, h.Attempt > 1)
+	add(" on %s", h.Environment, h.Environment != "")
+	add(" grant %d", h.Grant, h.Grant > 0)
+	add(" by %s", h.By, h.By != "")
+	add(" by %s", h.RequestedBy, h.RequestedBy != "")
+	add(" %s", h.Decision, h.Decision != "")
+	add(" of %v", h.Environments, len(h.Environments) > 0)
+	add(" worker %s", h.Worker, h.Worker != "")
+	add(" %s", h.Outcome, h.Outcome != "")
+	add(" → %s", h.To, h.To != "")
+	add(" authors %v", h.Authors, len(h.Authors) > 0)
+	if h.Error != nil {
+		s += fmt.Sprintf(" [%s: %s]", h.Error.Code, h.Error.Message)
+	}
+	if h.At != nil {
+		s += " at " + clockText(h.At.UnixMilli())
+	}
+	if h.Deadline != nil {
+		s += " until " + clockText(h.Deadline.UnixMilli())
+	}
+	add(": %s", h.Reason, h.Reason != "")
+	add(": %s", strings.Join(h.Reasons, "; "), len(h.Reasons) > 0)
+	add(" warnings: %s", strings.Join(h.Warnings, "; "), len(h.Warnings) > 0)
+	add(" missing: %s", strings.Join(h.Missing, "; "), len(h.Missing) > 0)
+	add(" %q", h.Text, h.Text != "")
+	add(" comment %q", h.Comment, h.Comment != "")
+	return plainText(s)
+}
+
+// plainText has no line breaks in it.
+func plainText(s string) string { return strings.ReplaceAll(s, "\n", " / ") }
