@@ -37,7 +37,7 @@ func (a *app) commands() map[string][]*cobra.Command {
 			a.approveCommand(), a.rejectCommand(), a.cancelCommand()},
 		"definitions": {a.initCommand(), a.checkCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand(), a.environmentsCommand()},
 		"events":      {a.eventsCommand(), a.auditCommand()},
-		"server":      {a.serverCommand(), a.workerCommand(), a.superviseCommand(), a.statusCommand(), a.healthcheckCommand(), a.authCommand(), a.credentialCommand(), a.benchCommand(), a.versionCommand()},
+		"server":      {a.demoCommand(), a.serverCommand(), a.workerCommand(), a.superviseCommand(), a.statusCommand(), a.healthcheckCommand(), a.authCommand(), a.credentialCommand(), a.benchCommand(), a.versionCommand()},
 	}
 }
 

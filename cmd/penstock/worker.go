@@ -151,6 +151,11 @@ func (a *app) work(ctx context.Context, o workerOptions, kinds map[string]worker
 	if err != nil {
 		return err
 	}
+	if o.dir != "" { // tasks' commands run in other directories than this process
+		if o.dir, err = filepath.Abs(o.dir); err != nil {
+			return err
+		}
+	}
 	log := logger(a.stderr, o.debug)
 	conn, err := bus.Connect(ctx, cred, bus.WithRole("worker"), bus.WithLogger(log), bus.Wait())
 	if err != nil {

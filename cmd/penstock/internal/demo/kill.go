@@ -1,0 +1,81 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/penstock-cd/penstock/events"
+)
+
+// engineKilled kills the engine twice in the middle of the last run: while
+// tasks run, and between the first and the second approval.
+func (s *story) engineKilled(ctx context.Context) error {
+	s.narrator.chapter("4. The engine is killed in the middle of a run")
+	run, err := s.push(ctx, s.commits[4])
+	if err != nil {
+		return err
+	}
+	if _, err := s.feed.await(ctx, "the tests of run "+run, of(run, "verify.test", events.TaskStarted)); err != nil {
+		return err
+	}
+	if err := s.killAndStart(ctx, run, "while the tests run"); err != nil {
+		return err
+	}
+	if err := s.waits(ctx, run); err != nil {
+		return err
+	}
+	if err := s.approveAs(ctx, "marta", run); err != nil {
+		return err
+	}
+	if err := s.killAndStart(ctx, run, "after marta's approval"); err != nil {
+		return err
+	}
+	if err := s.approveAs(ctx, "li", run); err != nil {
+		return err
+	}
+	if _, err := s.ended(ctx, run, "released"); err != nil {
+		return err
+	}
+	if err := s.answered(ctx, s.commits[4].version); err != nil {
+		return err
+	}
+	seen := s.customer.seen()
+	if err := s.claim(seen.failed == 0, "the run went on where it was, marta's approval counted, and production never stopped: %d requests, %d failed %s",
+		seen.sent, seen.failed, seen.trouble); err != nil {
+		return err
+	}
+	s.notes.last = run
+	return s.nothingTwice(ctx)
+}
+
+// killAndStart kills the server and starts it again, and checks that nothing
+// that was recorded before is lost.
+func (s *story) killAndStart(ctx context.Context, run, when string) error {
+	before, err := s.records(ctx, run)
+	if err != nil {
+		return err
+	}
+	asked := s.customer.seen().sent
+	pid := s.stand.server.cmd.Process.Pid
+	began := time.Now()
+	s.narrator.line(fmt.Sprintf("kill -9 %d: the engine and its NATS server are gone, %s", pid, when), "")
+	s.stand.killServer()
+	if err := s.stand.startServer(ctx); err != nil {
+		return err
+	}
+	s.narrator.line(fmt.Sprintf("started again as process %d, ready after %.1fs", s.stand.server.cmd.Process.Pid, time.Since(began).Seconds()), "penstock status")
+	after, err := s.records(ctx, run)
+	if err != nil {
+		return err
+	}
+	whole := len(after) >= len(before) && slices.EqualFunc(before, after[:len(before)], func(a, b events.StoredRecord) bool { return a.Hash == b.Hash })
+	return s.claim(whole, "all %d records of the run are there; meanwhile production answered %d requests", len(before), s.customer.seen().sent-asked)
+}
+
+func (s *story) records(ctx context.Context, run string) ([]events.StoredRecord, error) {
+	var list events.Records
+	err := s.people["marta"].ask(ctx, events.VerbRecords, events.GetRun{Run: run}, &list)
+	return list.Records, err
+}
