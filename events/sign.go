@@ -6,8 +6,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // HeaderSignature carries, on a task message, the proof that the engine wrote
@@ -59,6 +61,39 @@ func SignGroup(key ed25519.PrivateKey, bodies [][]byte) []string {
 // VerifySigned reports whether one of keys signed body, by the value of its
 // HeaderSignature. More than one key is for the time in which keys change.
 func VerifySigned(keys []ed25519.PublicKey, body []byte, header string) error {
+	return NewVerifier(keys).Verify(body, header)
+}
+
+// Verifier verifies what was signed by one of its keys. It remembers the
+// groups that it has seen last: the signature of a group is checked once, and
+// every further message of it costs some hashes. It may be used by several
+// goroutines at once.
+type Verifier struct {
+	keys []ed25519.PublicKey
+
+	mu   sync.Mutex
+	seen [rememberedGroups]signedRoot // a ring
+	next int
+}
+
+// signedRoot is the root of a group with a signature that was found good.
+type signedRoot struct {
+	root [32]byte
+	size int
+	sig  string
+}
+
+const rememberedGroups = 64
+
+// NewVerifier makes a verifier; without keys it accepts nothing.
+func NewVerifier(keys []ed25519.PublicKey) *Verifier { return &Verifier{keys: keys} }
+
+// Keys reports how many keys it accepts.
+func (v *Verifier) Keys() int { return len(v.keys) }
+
+// Verify reports whether one of the keys signed body, by the value of its
+// HeaderSignature.
+func (v *Verifier) Verify(body []byte, header string) error {
 	parts := strings.SplitN(header, ".", 4)
 	if len(parts) != 4 {
 		return errors.New("the message carries no signature of the engine")
@@ -73,12 +108,30 @@ func VerifySigned(keys []ed25519.PublicKey, body []byte, header string) error {
 	if err != nil {
 		return err
 	}
-	for _, k := range keys {
+	group := signedRoot{root, size, string(sig)}
+	if v.knows(group) {
+		return nil
+	}
+	for _, k := range v.keys {
 		if ed25519.Verify(k, rootMessage(root, size), sig) {
+			v.remember(group)
 			return nil
 		}
 	}
 	return errors.New("the signature is not the engine's")
+}
+
+func (v *Verifier) knows(g signedRoot) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Contains(v.seen[:], g)
+}
+
+func (v *Verifier) remember(g signedRoot) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.seen[v.next] = g
+	v.next = (v.next + 1) % len(v.seen)
 }
 
 // rootOf folds the path of the leaf at index up to the root of a tree of size leaves.

@@ -3,6 +3,7 @@ package events
 import (
 	"crypto/ed25519"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -47,4 +48,46 @@ func FuzzVerifySignedNeverPanicsAndNeverAccepts(f *testing.F) {
 			t.Fatalf("accepted %q with %q", body, header)
 		}
 	})
+}
+
+func TestVerifierThatKnowsAGroupAcceptsNothingElseForIt(t *testing.T) {
+	pub, key, _ := ed25519.GenerateKey(nil)
+	_, stranger, _ := ed25519.GenerateKey(nil)
+	bodies := [][]byte{[]byte("a"), []byte("b"), []byte("c")}
+	headers, forged := SignGroup(key, bodies), SignGroup(stranger, bodies)
+	v := NewVerifier([]ed25519.PublicKey{pub})
+	for round := range 2 {
+		for i, b := range bodies {
+			if err := v.Verify(b, headers[i]); err != nil {
+				t.Errorf("round %d, body %d: %v", round, i, err)
+			}
+			if v.Verify(b, forged[i]) == nil {
+				t.Errorf("round %d, body %d: accepted with a stranger's signature of the same group", round, i)
+			}
+			if v.Verify(append(b, 'x'), headers[i]) == nil {
+				t.Errorf("round %d, body %d: accepted although changed", round, i)
+			}
+		}
+	}
+	// A group of its own size only: the root of three is no root of four.
+	for i := range bodies {
+		if v.Verify(bodies[i], strings.Replace(headers[i], ".3.", ".4.", 1)) == nil {
+			t.Errorf("body %d: accepted as one of four", i)
+		}
+	}
+}
+
+func BenchmarkVerifyGroupOf256(b *testing.B) {
+	pub, key, _ := ed25519.GenerateKey(nil)
+	bodies := make([][]byte, 256)
+	for i := range bodies {
+		bodies[i] = fmt.Appendf(nil, `{"id":"task-%d"}`, i)
+	}
+	headers := SignGroup(key, bodies)
+	v := NewVerifier([]ed25519.PublicKey{pub})
+	for i := 0; b.Loop(); i = (i + 1) % len(bodies) {
+		if err := v.Verify(bodies[i], headers[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -107,19 +107,26 @@ func (a *attempt) do(ctx context.Context) events.Result {
 		ctx, cancel = context.WithTimeoutCause(ctx, left, ErrTimeout)
 		defer cancel()
 	}
-	dir, err := makeJobDir(a.w.dir)
-	if err != nil {
-		return Fail("worker_disk", "the worker could not make a directory for the task: "+err.Error(), true)
+	var dir string
+	if _, none := a.w.Kinds[a.task.Kind].(dirless); !none {
+		var err error
+		if dir, err = makeJobDir(a.w.dir); err != nil {
+			return Fail("worker_disk", "the worker could not make a directory for the task: "+err.Error(), true)
+		}
+		defer a.removeDir(dir)
 	}
 	out := newOutput(a.w.Conn.Output(a.task), a.w.MaxOutput, a.log)
 	result := a.handle(ctx, &Job{Task: *a.task, Dir: dir, Stdout: out.writer("stdout"), Stderr: out.writer("stderr"),
 		Note: out.writer("worker"), Artifacts: a.w.Conn.Artifacts(), Progress: a.tell})
 	out.close()
+	a.log.Debug("task ended", "outcome", result.Outcome)
+	return result
+}
+
+func (a *attempt) removeDir(dir string) {
 	if err := removeAll(dir); err != nil {
 		a.log.Warn("the task's directory could not be removed", "dir", dir, "error", err)
 	}
-	a.log.Debug("task ended", "outcome", result.Outcome)
-	return result
 }
 
 func (a *attempt) handle(ctx context.Context, job *Job) (result events.Result) {

@@ -266,6 +266,26 @@ func TestTaskHasAnEmptyDirectoryThatIsRemovedAlsoWhenMadeReadOnly(t *testing.T) 
 	})
 }
 
+func TestHandlerWithoutDirectoryGetsNone(t *testing.T) {
+	bubble(t, func(t *testing.T, b *fakeBus) {
+		kinds := one(func(_ context.Context, job *workers.Job) events.Result {
+			if job.Dir != "" {
+				t.Errorf("it got %s", job.Dir)
+			}
+			return events.Result{Outcome: events.Succeeded}
+		})
+		for kind, h := range kinds {
+			kinds[kind] = workers.WithoutDir(h)
+		}
+		stop := start(t, workers.Options{Conn: b, Dir: t.TempDir(), Kinds: kinds})
+		b.deliver(task("t1"))
+		if r := b.result(t, "t1"); r.Outcome != events.Succeeded {
+			t.Errorf("the result is %+v", r)
+		}
+		mustStop(t, stop)
+	})
+}
+
 func TestDirectoryOfAKilledWorkerIsRemovedAndThatOfALivingOneIsNot(t *testing.T) {
 	bubble(t, func(t *testing.T, b *fakeBus) {
 		parent := t.TempDir()

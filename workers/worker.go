@@ -38,10 +38,17 @@ type HandlerFunc func(ctx context.Context, job *Job) events.Result
 // Do calls f.
 func (f HandlerFunc) Do(ctx context.Context, job *Job) events.Result { return f(ctx, job) }
 
+// WithoutDir gives a Handler that does as h does, in no directory: Job.Dir is
+// empty. It is for kinds whose tasks are short and keep nothing on disk, for
+// which making and removing a directory would be the larger part of the work.
+func WithoutDir(h Handler) Handler { return dirless{h} }
+
+type dirless struct{ Handler }
+
 // Job is a granted task with what a handler needs to do it.
 type Job struct {
 	events.Task
-	Dir       string    // an empty directory of its own, removed afterwards
+	Dir       string    // an empty directory of its own, removed afterwards; see WithoutDir
 	Stdout    io.Writer // the task's output stream; safe for concurrent use
 	Stderr    io.Writer
 	Note      io.Writer // lines by the worker itself, for example the command it runs

@@ -31,6 +31,7 @@ import (
 type Artifacts struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream
+	asks  *asker                                         // nil on a connection of the engine
 	check func(subject string) (<-chan struct{}, func()) // tells of refused publishes; may be nil
 }
 
@@ -45,7 +46,7 @@ const (
 
 // Artifacts gives the artifacts of the workers' account.
 func (c *Conn) Artifacts() *Artifacts {
-	return &Artifacts{nc: c.nc, js: c.js, check: c.denied.on}
+	return &Artifacts{nc: c.nc, js: c.js, asks: c.asks, check: c.denied.on}
 }
 
 // NewArtifacts gives the artifacts over a connection of the engine to the
@@ -269,7 +270,7 @@ func (a *Artifacts) read(ctx context.Context, q messageQuery) (*storedMessage, e
 func (a *Artifacts) readOnce(ctx context.Context, subject string, body []byte) (*storedMessage, error) {
 	try, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	reply, err := requestUnlessDenied(try, a.nc, a.refusals, nil, subject, body)
+	reply, err := a.ask(try, subject, body)
 	if errors.Is(err, errDenied) {
 		return nil, &Refusal{Status: events.StatusError, Code: events.CodeDenied, Reason: "this credential may not use artifacts"}
 	}
@@ -292,6 +293,13 @@ func (a *Artifacts) readOnce(ctx context.Context, subject string, body []byte) (
 		return nil, errors.New("the object store's answer holds no message")
 	}
 	return resp.Message, nil
+}
+
+func (a *Artifacts) ask(ctx context.Context, subject string, body []byte) (*nats.Msg, error) {
+	if a.asks == nil {
+		return a.nc.RequestWithContext(ctx, subject, body)
+	}
+	return a.asks.ask(ctx, subject, body)
 }
 
 func (a *Artifacts) refusals(subject string) (<-chan struct{}, func()) {

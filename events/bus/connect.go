@@ -27,12 +27,13 @@ type Conn struct {
 	js   jetstream.JetStream
 	cred Credential
 	log  *slog.Logger
+	asks *asker
 
 	denied  waiters // by subject: publishes that the server refused
 	resyncs signals // told after a reconnect and after messages were dropped
 
 	keyMu sync.RWMutex
-	keys  []ed25519.PublicKey
+	keys  *events.Verifier // of tasks
 }
 
 // Option changes how Connect connects.
@@ -72,7 +73,7 @@ func Connect(ctx context.Context, credential *Credential, opts ...Option) (*Conn
 	for _, opt := range opts {
 		opt(&o)
 	}
-	c := &Conn{cred: *credential, log: o.log}
+	c := &Conn{cred: *credential, log: o.log, asks: newAsker()}
 	if c.cred.URL == "" && o.inProcess == nil {
 		return nil, fmt.Errorf("credential of %s %q: it names no url of a NATS server, so it is good for HTTP only", cmp.Or(c.cred.Kind, "user"), c.cred.Name)
 	}
@@ -97,6 +98,7 @@ func Connect(ctx context.Context, credential *Credential, opts ...Option) (*Conn
 		c.nc.Close()
 		return nil, err
 	}
+	c.asks.nc = c.nc
 	return c, nil
 }
 
@@ -118,6 +120,7 @@ func (c *Conn) natsOptions(o options) []nats.Option {
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			c.log.Info("connected to the bus again", "url", nc.ConnectedUrlRedacted())
+			c.asks.end("", errReconnected) // the answers were lost with the connection
 			c.resyncs.tell()
 		}),
 	}
@@ -151,10 +154,12 @@ func (c *Conn) Connected() bool { return c.nc.IsConnected() }
 
 // Close sends what waits and closes the connection.
 func (c *Conn) Close() {
+	c.asks.out.Wait()
 	if c.nc.IsConnected() {
 		_ = c.nc.FlushTimeout(connectTimeout) // what cannot be sent now is lost by closing
 	}
 	c.nc.Close()
+	c.asks.end("", nats.ErrConnectionClosed)
 }
 
 // TrustTaskKeys replaces the keys that may sign tasks: the credential's,
@@ -170,7 +175,7 @@ func (c *Conn) TrustTaskKeys(keys []string) error {
 	}
 	c.keyMu.Lock()
 	defer c.keyMu.Unlock()
-	c.keys = parsed
+	c.keys = events.NewVerifier(parsed)
 	return nil
 }
 
@@ -178,7 +183,7 @@ func decodeKey(s string) ([]byte, error) {
 	return base64.RawStdEncoding.DecodeString(strings.TrimRight(s, "="))
 }
 
-func (c *Conn) taskKeys() []ed25519.PublicKey {
+func (c *Conn) taskKeys() *events.Verifier {
 	c.keyMu.RLock()
 	defer c.keyMu.RUnlock()
 	return c.keys
@@ -192,6 +197,7 @@ func (c *Conn) onError(_ *nats.Conn, _ *nats.Subscription, err error) {
 		_, rest, _ := strings.Cut(err.Error(), `"`)
 		subject, _, _ := strings.Cut(rest, `"`)
 		c.log.Warn("the bus refused something that this credential may not do", "error", err)
+		c.asks.end(subject, errDenied)
 		c.denied.tell(subject)
 	case errors.Is(err, nats.ErrSlowConsumer):
 		c.log.Warn("messages came faster than they were taken, fetching the missed ones")

@@ -1,13 +1,13 @@
 package bus
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -125,7 +125,7 @@ func (c *Conn) once(ctx context.Context, verb, subject string, body []byte) (eve
 	var a events.Answer
 	try, cancel := context.WithTimeout(ctx, answerTimeout+waitAsked(body))
 	defer cancel()
-	reply, err := requestUnlessDenied(try, c.nc, c.denied.on, c.resyncs.on, subject, body)
+	reply, err := c.asks.ask(try, subject, body)
 	if errors.Is(err, errDenied) {
 		return a, &Refusal{Status: events.StatusError, Code: events.CodeDenied,
 			Reason: fmt.Sprintf("%s: this credential (%s %q) is not allowed to ask for it", verb, cmp.Or(c.cred.Kind, KindUser), c.cred.Name)}
@@ -144,44 +144,11 @@ var (
 	errReconnected = fmt.Errorf("the connection was lost and is back: %w", nats.ErrDisconnected)
 )
 
-// requestUnlessDenied waits for the answer. It does not wait for one that
-// cannot come: the server refuses a request beside the answers (errDenied),
-// and an answer is lost with the connection (errReconnected).
-func requestUnlessDenied(ctx context.Context, nc *nats.Conn, refusals func(string) (<-chan struct{}, func()),
-	reconnects func() (<-chan struct{}, func()), subject string, body []byte) (*nats.Msg, error) {
-	denied, done := refusals(subject)
-	defer done()
-	var back <-chan struct{}
-	if reconnects != nil {
-		back, done = reconnects()
-		defer done()
-	}
-	try, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watch := make(chan struct{})
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		select {
-		case <-denied:
-			cancel(errDenied)
-		case <-back:
-			cancel(errReconnected)
-		case <-watch:
-		}
-	})
-	reply, err := nc.RequestMsgWithContext(try, &nats.Msg{Subject: subject, Data: body})
-	close(watch)
-	watching.Wait()
-	for _, cause := range []error{errDenied, errReconnected} {
-		if err != nil && errors.Is(context.Cause(try), cause) {
-			return nil, cause
-		}
-	}
-	return reply, err
-}
-
 // waitAsked is how long the request itself asks the engine to wait.
 func waitAsked(body []byte) time.Duration {
+	if !bytes.Contains(body, []byte(`"waitMs"`)) {
+		return 0
+	}
 	var asked struct {
 		Wait int64 `json:"waitMs"`
 	}

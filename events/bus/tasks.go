@@ -43,7 +43,7 @@ func (c *Conn) Tasks(pool, kind string) *TaskSource {
 // logged. The error is ErrNoTasks, or a *Refusal with CodeDenied, or says
 // what is wrong with the connection.
 func (s *TaskSource) Fetch(ctx context.Context, n int, wait time.Duration) ([]*TaskMessage, error) {
-	if len(s.conn.taskKeys()) == 0 {
+	if s.conn.taskKeys().Keys() == 0 {
 		return nil, errors.New("the credential names no key that signs tasks (penstock_task_keys), so no task can be trusted")
 	}
 	consumer, err := s.find(ctx)
@@ -152,10 +152,10 @@ func (s *TaskSource) accept(m jetstream.Msg) *TaskMessage {
 }
 
 func (s *TaskSource) read(m jetstream.Msg) (*TaskMessage, error) {
-	if err := events.VerifySigned(s.conn.taskKeys(), m.Data(), m.Headers().Get(events.HeaderSignature)); err != nil {
+	if err := s.conn.taskKeys().Verify(m.Data(), m.Headers().Get(events.HeaderSignature)); err != nil {
 		return nil, err
 	}
-	t := &TaskMessage{msg: m}
+	t := &TaskMessage{msg: m, asks: s.conn.asks}
 	if err := json.Unmarshal(m.Data(), &t.Task); err != nil {
 		return nil, fmt.Errorf("not a task: %w", err)
 	}
@@ -174,6 +174,7 @@ type TaskMessage struct {
 	Task     events.Task
 	Delivery int // 1 for the first delivery
 	msg      jetstream.Msg
+	asks     *asker
 }
 
 // Ack says that the task is taken care of: it was granted, or refused by a
@@ -183,8 +184,10 @@ func (m *TaskMessage) Ack(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return m.msg.Ack()
+	return m.asks.tell(m.msg.Reply(), ackBody)
 }
+
+var ackBody = []byte("+ACK")
 
 // Nak gives the task back, to be delivered again after delay.
 func (m *TaskMessage) Nak(delay time.Duration) error {
