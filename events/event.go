@@ -22,6 +22,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -104,13 +105,19 @@ var attributes = []string{"specversion", "id", "source", "type", "subject", "tim
 // and extensions sorted by name.
 func (e Event) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
+	b.Grow(256 + len(e.Data))
 	b.WriteString(`{"specversion":"` + SpecVersion + `"`)
 	put := func(name, value string) {
 		if value == "" {
 			return
 		}
+		b.WriteString("," + strconv.Quote(name) + ":")
+		if plain(value) {
+			b.WriteString(`"` + value + `"`)
+			return
+		}
 		q, _ := json.Marshal(value) // a string always encodes
-		fmt.Fprintf(&b, `,%q:%s`, name, q)
+		b.Write(q)
 	}
 	put("id", e.ID)
 	put("source", e.Source)
@@ -134,6 +141,16 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	}
 	b.WriteByte('}')
 	return b.Bytes(), nil
+}
+
+// plain reports whether s stands for itself in JSON.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 // UnmarshalJSON reads structured JSON mode. It does not validate; see Parse.

@@ -92,11 +92,22 @@ func Hash(stored []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// Encode gives the stored form.
+// Encode gives the stored form. State, which is the largest part, is JSON
+// already, as json.Marshal gives it, and is put in as it is.
 func (r *Record) Encode() ([]byte, error) {
 	r.Format = FormatVersion
-	return json.Marshal(r)
+	head := *r
+	head.State = nil
+	p, err := json.Marshal(&head)
+	if err != nil || len(r.State) == 0 {
+		return p, err
+	}
+	p = append(p[:len(p)-len(noState)], r.State...)
+	return append(p, '}'), nil
 }
+
+// noState is how the encoding of a record without state ends.
+const noState = "null}"
 
 // Decode reads a stored record.
 func Decode(p []byte) (*Record, error) {
