@@ -78,6 +78,7 @@ type player struct {
 	out  strings.Builder
 	in   record.Input // the last one
 	said int
+	asks []string // contents of the approvals that were asked for
 }
 
 func play(t *testing.T, ar *txtar.Archive) string {
@@ -94,12 +95,12 @@ func play(t *testing.T, ar *txtar.Archive) string {
 // words splits a line at spaces; "…" is one word.
 func words(line string) []string {
 	var out []string
-	for i, part := range strings.Split(line, `"`) {
-		if i%2 == 1 {
-			out = append(out, part)
-			continue
+	for line = strings.TrimSpace(line); line != ""; line = strings.TrimSpace(line) {
+		word, rest, _ := strings.Cut(line, " ")
+		if strings.HasPrefix(line, `"`) {
+			word, rest, _ = strings.Cut(line[1:], `"`)
 		}
-		out = append(out, strings.Fields(part)...)
+		out, line = append(out, word), rest
 	}
 	return out
 }
@@ -261,6 +262,8 @@ func (p *player) person(what string, plain []string, named map[string]string) {
 	}
 	if _, given := named["content"]; !given {
 		d.Content = p.content()
+	} else if n, err := strconv.Atoi(strings.TrimPrefix(d.Content, "#")); err == nil {
+		d.Content = p.asks[n-1]
 	}
 	if len(plain) > 1 {
 		d.Comment = plain[1]
@@ -279,8 +282,16 @@ func (p *player) person(what string, plain []string, named map[string]string) {
 func (p *player) give(in record.Input) {
 	p.in = in
 	tr := p.do(in)
-	for _, e := range tr.Events {
-		fmt.Fprintf(&p.out, "  %s\n", told(e))
+	for i, e := range tr.Events {
+		switch last := len(tr.Events) - 1; {
+		case i < 12 || i == last:
+			fmt.Fprintf(&p.out, "  %s\n", told(e))
+		case i == 12:
+			fmt.Fprintf(&p.out, "  … %d more\n", last-12)
+		}
+		if e.Type == events.ApprovalRequested {
+			p.asks = append(p.asks, e.Data.Content)
+		}
 	}
 	answer := strings.TrimSpace(tr.Answer.Status + " " + tr.Answer.Code)
 	if tr.Answer.Reason != "" {

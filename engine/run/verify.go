@@ -38,11 +38,13 @@ func Verify(id string, stored [][]byte, lookup Lookup) events.Verification {
 		}
 		head = record.Hash(p)
 		v.Decisions += len(r.Decisions)
-		v.Problems = append(v.Problems, refold(prev, r, p, lookup)...)
-		if prev, err = Load(r.State); err != nil {
+		s, err := Load(r.State)
+		if err != nil {
 			v.Problems = append(v.Problems, fmt.Sprintf("record %d: its state cannot be read: %v", i+1, err))
 			break
 		}
+		v.Problems = append(v.Problems, refold(prev, s, r, p, lookup)...)
+		prev = s
 		if len(v.Problems) > 20 {
 			v.Problems = append(v.Problems, "more problems follow; the rest was not looked at")
 			break
@@ -64,7 +66,7 @@ type outcome struct {
 }
 
 // refold decides a record again and tells what differs.
-func refold(prev *State, r *record.Record, stored []byte, lookup Lookup) (problems []string) {
+func refold(prev, s *State, r *record.Record, stored []byte, lookup Lookup) (problems []string) {
 	defer func() {
 		if p := recover(); p != nil { // a state that was changed may be one that cannot be
 			problems = append(problems, fmt.Sprintf("record %d: it cannot be decided again: %v", r.V, p))
@@ -73,10 +75,6 @@ func refold(prev *State, r *record.Record, stored []byte, lookup Lookup) (proble
 	var o outcome
 	if err := json.Unmarshal(stored, &o); err != nil {
 		return []string{fmt.Sprintf("record %d: %v", r.V, err)}
-	}
-	var s State
-	if err := json.Unmarshal(r.State, &s); err != nil {
-		return []string{fmt.Sprintf("record %d: its state cannot be read: %v", r.V, err)}
 	}
 	d, err := lookup(s.Catalog, r.Catalog, s.Workflow)
 	if err != nil {

@@ -35,6 +35,9 @@ func (x *step) why() []events.WaitReason {
 		reasons = append(reasons, events.WaitReason{State: x.s.At, What: "timer", Summary: "sleeps until " + at(x.s.WakeAt).Format(time.RFC3339), Until: timePtr(x.s.WakeAt)})
 	}
 	for _, t := range x.s.Tasks {
+		if t.Detached {
+			continue // nothing waits for it
+		}
 		if r, ok := x.whyTask(t); ok {
 			reasons = append(reasons, r)
 		}
@@ -126,7 +129,7 @@ func (x *step) whoCan(a *Approval, r *events.WaitReason) {
 		}
 		if why == "" {
 			r.Can = append(r.Can, who)
-		} else {
+		} else if !slices.Contains(r.Cannot, why) {
 			r.Cannot = append(r.Cannot, why)
 		}
 	}

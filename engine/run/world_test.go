@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/record"
@@ -20,7 +19,7 @@ import (
 const epoch = int64(1_800_000_000_000)
 
 // catalog reads definitions: common.yaml and, one laid over the other, files.
-func catalog(t testing.TB, files ...parse.File) *workflows.Catalog {
+func catalog(t failer, files ...parse.File) *workflows.Catalog {
 	t.Helper()
 	common, err := os.ReadFile("testdata/common.yaml")
 	if err != nil {
@@ -39,20 +38,30 @@ func catalog(t testing.TB, files ...parse.File) *workflows.Catalog {
 // world is one run and its records. Every record is made twice, on the state
 // in memory and on the state as it was stored, and must be the same.
 type world struct {
-	t       testing.TB
-	cats    map[string]*workflows.Catalog
-	now     *workflows.Catalog
-	d       run.Definitions
-	id      string
-	state   *run.State
-	stored  [][]byte
-	clock   int64
-	last    run.Transition
-	tasks   map[string][]*events.Task // what was published, by path
-	noState bool                      // the run was never made
+	t      failer
+	cats   map[string]*workflows.Catalog
+	now    *workflows.Catalog
+	d      run.Definitions
+	id     string
+	state  *run.State
+	stored [][]byte
+	clock  int64
+	last   run.Transition
+	tasks  map[string][]*events.Task // what was published, by path
+
+	published []*events.Task // all of it in order
+	observe   func(record.Input, run.Transition)
 }
 
-func newWorld(t testing.TB, cat *workflows.Catalog, workflow string) *world {
+// failer is what a test and a property have in common.
+type failer interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func newWorld(t failer, cat *workflows.Catalog, workflow string) *world {
 	t.Helper()
 	w := &world{t: t, cats: map[string]*workflows.Catalog{}, id: "r1", clock: epoch, tasks: map[string][]*events.Task{}}
 	w.apply(cat)
@@ -93,6 +102,9 @@ func (w *world) do(in record.Input) run.Transition {
 	if string(a) != string(b) {
 		w.t.Fatalf("input %s: the state in memory and the stored one decide differently:\n%s\n%s", in.Kind, a, b)
 	}
+	if w.observe != nil {
+		defer w.observe(in, tr)
+	}
 	if !tr.Record {
 		return tr
 	}
@@ -100,6 +112,7 @@ func (w *world) do(in record.Input) run.Transition {
 	w.state = tr.State
 	for _, task := range tr.Tasks {
 		w.tasks[task.State] = append(w.tasks[task.State], task)
+		w.published = append(w.published, task)
 	}
 	return tr
 }
@@ -140,7 +153,7 @@ func (w *world) record(in record.Input, v int64, tr run.Transition) []byte {
 }
 
 // through is v as it is after it was sent or stored.
-func through[T any](t testing.TB, v T) T {
+func through[T any](t failer, v T) T {
 	t.Helper()
 	p, err := json.Marshal(v)
 	if err != nil {
@@ -196,6 +209,11 @@ func (w *world) content() string {
 		return "sha256:none"
 	}
 	return w.state.Open.Content
+}
+
+// quiet reports whether no work of the run goes on.
+func (w *world) quiet() bool {
+	return !slices.ContainsFunc(w.state.Tasks, func(t *run.Task) bool { return !t.Detached && t.Status != "done" })
 }
 
 // why tells what the run waits for.
