@@ -207,7 +207,7 @@ func (e *Engine) start(ctx context.Context) error {
 	}
 	e.index = projection.New()
 	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: tasks, Out: out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
-	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed,
+	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Full: e.broker.Full,
 		Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
@@ -353,7 +353,11 @@ func (e *Engine) close() {
 		e.owner.Close(ctx)
 	}
 	if e.relay != nil {
-		e.relay.Close(ctx)
+		// What cannot be published now, for example because the disk is full,
+		// is published after the next start.
+		waits, over := context.WithTimeout(ctx, 2*time.Second)
+		e.relay.Close(waits)
+		over()
 	}
 	if e.log != nil {
 		e.log.Close(ctx)

@@ -278,15 +278,17 @@ func (s *server) start() {
 }
 
 // ready waits until the server answers; false when it has killed itself.
-func (s *server) ready() (bool, error) {
+func (s *server) ready() (bool, error) { return s.readyOf(s.proc) }
+
+func (s *server) readyOf(proc *process) (bool, error) {
 	limit := time.After(patience)
 	for {
 		select {
-		case l, more := <-s.proc.lines:
+		case l, more := <-proc.lines:
 			switch {
 			case !more:
-				<-s.proc.ended
-				return false, fmt.Errorf("it ended by itself: %v", s.proc.err)
+				<-proc.ended
+				return false, fmt.Errorf("it ended by itself: %v", proc.err)
 			case strings.HasPrefix(l, "ready"):
 				return true, nil
 			case strings.HasPrefix(l, "killed"):

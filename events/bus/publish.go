@@ -118,6 +118,7 @@ func (c *Conn) publishOnce(ctx context.Context, m *nats.Msg) (*jetstream.PubAck,
 
 // Codes of the server for a store that takes no more.
 const (
+	errAccountFull  = 10002 // the account may store no more
 	errResources    = 10023 // insufficient resources
 	errStoreFailed  = 10077 // a limit of the stream
 	errTooManyWait  = 10167 // too many requests
@@ -134,7 +135,7 @@ func explainPublish(e *events.Event, err error) error {
 		return fmt.Errorf("event %q: %w", e.ID, err)
 	}
 	switch api.ErrorCode {
-	case errResources, errStoreFailed, errTooManyWait:
+	case errAccountFull, errResources, errStoreFailed, errTooManyWait:
 		return &Refusal{Status: events.StatusError, Code: events.CodeFull,
 			Reason: fmt.Sprintf("event %q was not stored: the event store is full (%s); try again later, and have the server's disk looked at", e.ID, api.Description)}
 	case errMessageLarge:

@@ -82,6 +82,7 @@ type Broker struct {
 	server     *server.Server // nil when external
 	url        string
 	maxStore   int64
+	space      *space // nil when external
 	closeOnce  sync.Once
 	closeErr   error
 }
@@ -183,6 +184,9 @@ func (b *Broker) Close(ctx context.Context) error {
 }
 
 func (b *Broker) close(ctx context.Context) error {
+	if b.space != nil {
+		b.space.close()
+	}
 	for _, nc := range b.conns() {
 		if *nc == nil {
 			continue

@@ -56,7 +56,7 @@ func (b *Broker) startEmbedded(ctx context.Context) (err error) {
 			return fmt.Errorf("embedded nats server: account %s: %w", account, err)
 		}
 	}
-	return nil
+	return b.watchSpace()
 }
 
 func (b *Broker) serverOptions() (*server.Options, error) {

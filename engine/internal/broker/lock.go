@@ -45,3 +45,12 @@ func freeBytes(dir string) (int64, error) {
 	}
 	return int64(st.Bavail) * int64(st.Bsize), nil
 }
+
+// diskBytes is the size of dir's disk.
+func diskBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	return int64(st.Blocks) * int64(st.Bsize), nil
+}

@@ -147,6 +147,10 @@ func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
 			in.Attempt = &record.Attempt{Task: in.Attempt.Task, Worker: in.Attempt.Worker, Result: &events.Result{Outcome: events.Failed,
 				Error: &events.TaskError{Code: "result_too_large", Message: "the result is larger than a record can be; put large things into an artifact"}}}
 			continue
+		case errors.Is(err, journal.ErrTooLarge) && in.Kind == record.InEvent && in.Bad == "":
+			// an event was acknowledged: it gets a record of why it starts nothing
+			in.Event, in.Bad = nil, fmt.Sprintf("the event, with the inputs of the runs that it would start, is too large to be recorded: %v", err)
+			continue
 		default:
 			return o.notStored(k, err)
 		}
@@ -157,7 +161,7 @@ func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
 func (o *Owner) notStored(k key, err error) events.Answer {
 	switch {
 	case errors.Is(err, journal.ErrFull):
-		return events.Answer{Status: events.StatusBusy, Code: events.CodeFull, Reason: "the store takes no more; nothing was stored: " + err.Error(), RetryAfter: 2000}
+		return events.Answer{Status: events.StatusBusy, Code: events.CodeFull, Reason: o.full(err), RetryAfter: 2000}
 	case errors.Is(err, journal.ErrTooLarge):
 		return events.Answer{Status: events.StatusError, Code: events.CodeInvalid, Reason: "the command is too large to be recorded: " + err.Error()}
 	case errors.Is(err, journal.ErrFenced):
@@ -165,6 +169,16 @@ func (o *Owner) notStored(k key, err error) events.Answer {
 		return busy("another engine has taken over")
 	}
 	return busy(err.Error())
+}
+
+// full says for people why nothing was stored.
+func (o *Owner) full(err error) string {
+	if o.o.Full != nil {
+		if why := o.o.Full(); why != nil {
+			err = why
+		}
+	}
+	return "the store takes no more, and nothing was stored: " + err.Error()
 }
 
 func refusal(err error) events.Answer {

@@ -70,8 +70,9 @@ type Options struct {
 	Journal  journal.Journal
 	Catalogs Catalogs
 	Relay    Relay
-	Observe  Observer // may be nil
-	Instance string   // name of this engine, in its records
+	Observe  Observer     // may be nil
+	Full     func() error // why the store takes no more, as far as known; may be nil
+	Instance string       // name of this engine, in its records
 	Beat     time.Duration
 	BeatOut  time.Duration
 	Log      *slog.Logger

@@ -36,7 +36,7 @@ func (s *Service) apply(ctx context.Context, who Principal, body []byte) (any, e
 func (s *Service) Apply(ctx context.Context, by string, files []parse.File, dryRun bool) (*events.Applied, error) {
 	applied, err := s.o.Definitions.Apply(ctx, files, dryRun)
 	if err != nil || dryRun {
-		return applied, err
+		return applied, s.stored("the definitions that were in force still are", err)
 	}
 	var changed, problems []string
 	for _, d := range applied.Definitions {
@@ -110,11 +110,7 @@ func (s *Service) Ingest(ctx context.Context, publisher string, ev *events.Event
 	_, err = s.ext.PublishMsg(ctx, &nats.Msg{Subject: events.IngressSubject(events.DefaultTenant, publisher, ev.Subject, ev.Type), Data: p,
 		Header: nats.Header{"Content-Type": {events.ContentType}}},
 		jetstream.WithMsgID(events.MessageID(events.DefaultTenant, publisher+"\x00"+ev.Source, ev.ID)))
-	var full *jetstream.APIError
-	if errors.As(err, &full) {
-		return refuse(events.CodeFull, "the event was not stored: %s", full.Description)
-	}
-	return err
+	return s.stored("the event was not stored", err)
 }
 
 func onlyAdmins(who Principal) error {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/internal/funnel"
 	"github.com/penstock-cd/penstock/workflows"
 )
 
@@ -95,6 +97,9 @@ type problem struct {
 
 func (p *problem) Error() string { return p.reason }
 
+// Code is the code of the answer, for callers that make answers of their own.
+func (p *problem) Code() string { return p.code }
+
 func refuse(code, format string, args ...any) error {
 	return &problem{code, fmt.Sprintf(format, args...)}
 }
@@ -145,6 +150,21 @@ func failure(err error) events.Answer {
 	return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
 }
 
+// Codes of the server for a store that takes no more.
+var fullCodes = []jetstream.ErrorCode{10002, 10023, 10047, 10077, 10122}
+
+// stored turns the server's answer that it takes no more into a refusal.
+func (s *Service) stored(what string, err error) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || !slices.Contains(fullCodes, api.ErrorCode) {
+		return err
+	}
+	if why := s.o.Broker.Full(); why != nil {
+		err = why
+	}
+	return refuse(events.CodeFull, "the store takes no more, and %s: %v", what, err)
+}
+
 // read decodes and validates a request.
 func (s *Service) read(body []byte, req any) error {
 	if len(body) == 0 {
@@ -172,20 +192,29 @@ func prefixed(prefix, s string) string {
 // command runs an input on an aggregate and passes the answer on.
 func (s *Service) command(ctx context.Context, who Principal, agg, id string, in record.Input) answered {
 	in.By, in.Groups, in.Admin, in.Via = who.Name, who.Groups, who.Kind == "admin", who.Via
-	return answered{s.o.Owner.Do(ctx, agg, id, in)}
+	a := s.o.Owner.Do(ctx, agg, id, in)
+	if a.Code == events.CodeFull {
+		a.Status = events.StatusError // people want to know; programs may repeat it
+	}
+	return answered{a}
 }
 
 // may refuses unless the principal may do an action.
 func (s *Service) may(who Principal, action string) error {
 	cat := s.o.Definitions.Current()
+	if cat.Allows(s.roles(who, cat), action, "") {
+		return nil
+	}
+	return refuse(events.CodeDenied, "%s may not do this: it takes the permission %s", who.Name, action)
+}
+
+// roles are those that a principal holds.
+func (s *Service) roles(who Principal, cat *workflows.Catalog) []string {
 	roles := cat.RolesOf(who.Name, who.Groups...)
 	if who.Kind == "admin" {
 		roles = append(roles, workflows.AdministratorR)
 	}
-	if cat.Allows(roles, action, "") {
-		return nil
-	}
-	return refuse(events.CodeDenied, "%s may not do this: it takes the permission %s", who.Name, action)
+	return roles
 }
 
 // run finds a run by its id or the beginning of it.
@@ -208,6 +237,7 @@ const limit = 4096
 // Serve answers requests on the bus until ctx ends.
 func (s *Service) Serve(ctx context.Context) error {
 	slots := make(chan struct{}, limit)
+	answers := funnel.New(s.send)
 	var work sync.WaitGroup
 	sub, err := s.o.Broker.Engine.QueueSubscribe("penstock.api.>", "penstock-engine", func(m *nats.Msg) {
 		if m.Reply == "" {
@@ -216,7 +246,7 @@ func (s *Service) Serve(ctx context.Context) error {
 		slots <- struct{}{}
 		work.Go(func() {
 			defer func() { <-slots }()
-			s.respond(ctx, m)
+			answers.Add(nats.Msg{Subject: m.Reply, Data: s.respond(ctx, m)})
 		})
 	})
 	if err != nil {
@@ -228,10 +258,21 @@ func (s *Service) Serve(ctx context.Context) error {
 	<-ctx.Done()
 	err = sub.Unsubscribe()
 	work.Wait()
+	answers.Wait()
 	return err
 }
 
-func (s *Service) respond(ctx context.Context, m *nats.Msg) {
+// send sends answers.
+func (s *Service) send(answers []nats.Msg) {
+	for i := range answers {
+		if err := s.o.Broker.Engine.PublishMsg(&answers[i]); err != nil {
+			s.o.Log.Warn("an answer was not sent", "subject", answers[i].Subject, "error", err)
+		}
+	}
+}
+
+// respond gives the answer to a request, as JSON.
+func (s *Service) respond(ctx context.Context, m *nats.Msg) []byte {
 	who, verb, err := caller(m)
 	var a events.Answer
 	if err != nil {
@@ -243,10 +284,8 @@ func (s *Service) respond(ctx context.Context, m *nats.Msg) {
 		a = s.Handle(ctx, who, verb, m.Data)
 	}
 	p, err := json.Marshal(a)
-	if err == nil {
-		err = m.Respond(p)
-	}
 	if err != nil {
-		s.o.Log.Warn("an answer was not sent", "subject", m.Subject, "error", err)
+		p, _ = json.Marshal(failure(err)) // texts always encode
 	}
+	return p
 }
