@@ -2,6 +2,7 @@ package integration_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -473,21 +475,24 @@ func TestWorkersThatLieChangeNothing(t *testing.T) {
 	b.goesOn(t)
 }
 
-// TestForgedTasksAreNotDone has somebody who may write to the tasks' stream
-// hand work to workers: it is not signed by the engine.
+// TestForgedTasksAreNotDone puts into the tasks' stream what the engine did
+// not sign, what somebody else has signed, and what it did sign and was done
+// long ago. A worker's own credential cannot even try.
 func TestForgedTasksAreNotDone(t *testing.T) {
 	t.Parallel()
-	b := newBad(t)
-	cred := b.s.credential(engine.WorkerFile)
+	s := newServer(t, serverPlan{}, people+kinds+simple)
+	s.start()
+	b := &bad{client: newClient(s)}
+	plan := workerPlan{Credential: filepath.Join(s.plan.Dir, engine.WorkerFile), Ledger: filepath.Join(t.TempDir(), "ledger"), Dir: t.TempDir()}
+	w := spawn(t, "worker", plan)
+	b.goesOn(t)
+
+	cred := s.credential(engine.WorkerFile)
 	nc, err := nats.Connect(cred.URL, nats.UserInfo(cred.User, cred.Password), nats.CustomInboxPrefix(cred.InboxPrefix))
 	require(t, err)
-	t.Cleanup(nc.Close)
 	denied := make(chan error, 10)
 	nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { denied <- err })
-	task := events.Task{ID: "forged", Run: "r", State: "build", Kind: "make", Pool: events.DefaultPool, With: map[string]any{"change": "forged"}}
-	body, err := json.Marshal(task)
-	require(t, err)
-	require(t, nc.Publish(events.TaskSubject(events.DefaultPool, "make", 1), body))
+	require(t, nc.Publish(events.TaskSubject(events.DefaultPool, "make", 1), []byte("{}")))
 	require(t, nc.Flush())
 	select {
 	case err := <-denied:
@@ -495,7 +500,62 @@ func TestForgedTasksAreNotDone(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("a worker may publish tasks")
 	}
+	nc.Close()
+
+	require(t, s.proc.stop(t))
+	forge(t, s.plan.Dir)
+	s.start()
 	b.goesOn(t)
+	eventually(t, "the worker refuses both forged tasks", func() (bool, error) {
+		return strings.Count(w.log.String(), "refused a task message that the engine cannot have sent") == 2, errNotYet
+	})
+	b.goesOn(t)
+	all, err := readLedger(plan.Ledger)
+	require(t, err)
+	if len(all) != 3 {
+		t.Errorf("there are %d effects of 3 good runs: %+v", len(all), all)
+	}
+	onceOnly(t, plan.Ledger, "")
+}
+
+// forge opens the store of a stopped server and adds messages to its tasks:
+// one without a signature, one signed with another key, and one again that is
+// there already.
+func forge(t *testing.T, dir string) {
+	t.Helper()
+	o := &natsserver.Options{}
+	require(t, o.ProcessConfigString("accounts { "+events.AccountWork+" { jetstream: enabled, users: [{user: w, password: w}] } }"))
+	o.Host, o.Port, o.NoSigs, o.NoLog, o.JetStream, o.StoreDir = "127.0.0.1", natsserver.RANDOM_PORT, true, true, true, dir
+	n, err := natsserver.NewServer(o)
+	require(t, err)
+	n.Start()
+	defer func() { n.Shutdown(); n.WaitForShutdown() }()
+	if !n.ReadyForConnections(patience) {
+		t.Fatal("the store could not be opened")
+	}
+	nc, err := nats.Connect(n.ClientURL(), nats.UserInfo("w", "w"))
+	require(t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require(t, err)
+	stream, err := js.Stream(t.Context(), events.StreamTasks)
+	require(t, err)
+	old, err := stream.GetMsg(t.Context(), 1)
+	require(t, err)
+
+	task := events.Task{ID: "forged", Run: "r", State: "build", Kind: "make", Runs: events.RunsRepeatable, Pool: events.DefaultPool, With: map[string]any{"change": "forged"}}
+	body, err := json.Marshal(task)
+	require(t, err)
+	_, key, err := ed25519.GenerateKey(nil)
+	require(t, err)
+	for _, m := range []*nats.Msg{
+		{Subject: old.Subject, Data: body},
+		{Subject: old.Subject, Data: body, Header: nats.Header{events.HeaderSignature: events.SignGroup(key, [][]byte{body})}},
+		{Subject: old.Subject, Data: old.Data, Header: old.Header},
+	} {
+		_, err := js.PublishMsg(t.Context(), m)
+		require(t, err)
+	}
 }
 
 func TestBadDecisionsAreRefusedAndRecorded(t *testing.T) {
