@@ -71,13 +71,11 @@ type desk struct {
 
 func newDesk(t testing.TB, definitions string) *desk {
 	t.Helper()
-	client := natsClient(t)
 	d := &desk{t: t, dir: t.TempDir()}
 	bin, data, folder := filepath.Join(d.dir, "bin"), filepath.Join(d.dir, "data"), filepath.Join(d.dir, "workflows")
 	require(t, os.MkdirAll(bin, 0o755))
 	require(t, os.MkdirAll(folder, 0o755))
 	require(t, os.WriteFile(filepath.Join(folder, "checkout.yaml"), []byte(definitions), 0o644))
-	require(t, os.Symlink(client, filepath.Join(bin, "nats")))
 	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "penstock"), "../cmd/penstock").CombinedOutput(); err != nil {
 		t.Fatalf("build penstock: %v\n%s", err, out)
 	}
@@ -106,6 +104,15 @@ func newDesk(t testing.TB, definitions string) *desk {
 	d.conn, err = bus.Connect(t.Context(), admin)
 	require(t, err)
 	t.Cleanup(d.conn.Close)
+	return d
+}
+
+// withNATS is newDesk with the nats client at hand.
+func withNATS(t testing.TB, definitions string) *desk {
+	t.Helper()
+	client := natsClient(t)
+	d := newDesk(t, definitions)
+	require(t, os.Symlink(client, filepath.Join(d.dir, "bin", "nats")))
 	return d
 }
 
@@ -205,7 +212,7 @@ func (d *desk) publishUntil(lines <-chan string, wanted func(line string) bool) 
 }
 
 func TestTheNATSClientPublishesATriggerAndHearsTheNotification(t *testing.T) {
-	d := newDesk(t, block(t, "events.md", "yaml", 0))
+	d := withNATS(t, block(t, "events.md", "yaml", 0))
 	d.types(block(t, "events.md", "sh nats", 0)) // the publisher's credential
 	heard := d.leaves(block(t, "events.md", "sh nats", 2))
 	var notice *events.Happening
@@ -232,7 +239,7 @@ func TestTheShellBotOfThePageApprovesAndItsRefusalsSayWhy(t *testing.T) {
 	if _, err := exec.LookPath("jq"); err != nil {
 		missing(t, "jq", "jq is not on PATH")
 	}
-	d := newDesk(t, block(t, "events.md", "yaml", 0))
+	d := withNATS(t, block(t, "events.md", "yaml", 0))
 	d.types(block(t, "events.md", "sh nats", 0))
 	d.types("penstock auth user add releases-bot --out bot.json; penstock auth user add marta --out marta.json; penstock auth user add ana --out ana.json")
 	var said []string
@@ -257,7 +264,7 @@ func TestTheShellBotOfThePageApprovesAndItsRefusalsSayWhy(t *testing.T) {
 }
 
 func TestThePublisherOfThePageMayDoNothingElse(t *testing.T) {
-	d := newDesk(t, block(t, "events.md", "yaml", 0))
+	d := withNATS(t, block(t, "events.md", "yaml", 0))
 	d.types(block(t, "events.md", "sh nats", 0))
 	d.event(0)
 	for name, script := range map[string]string{
