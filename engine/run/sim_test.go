@@ -2,10 +2,12 @@ package run_test
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -316,7 +318,7 @@ func (s *sim) check(w *world, in record.Input, tr run.Transition) {
 		s.listen(w, e)
 	}
 	for _, task := range tr.Tasks {
-		if task.Environment != nil && task.Fence.Grant == 0 {
+		if task.Environment != nil && task.Mode == "" && task.Fence.Grant == 0 {
 			s.t.Fatalf("%s was published without a grant of %s", task.State, task.Environment.Name)
 		}
 	}
@@ -467,6 +469,14 @@ func (s *sim) world(id string) *world {
 	return s.worlds[slices.IndexFunc(s.worlds, func(w *world) bool { return w.id == id })]
 }
 
+// can names the people who could carry a run on.
+func (s *sim) can(w *world) (who []string) {
+	for _, r := range w.why() {
+		who = append(who, r.Can...)
+	}
+	return who
+}
+
 // push carries one run on.
 func (s *sim) push(w *world, round int) {
 	s.clock++
@@ -479,7 +489,7 @@ func (s *sim) push(w *world, round int) {
 		r := result(events.Succeeded)
 		s.do(w, attempt(record.InAttemptFinish, task, w.state.Running()[task], &r))
 	}
-	for _, who := range people {
+	for _, who := range s.can(w) {
 		s.seq++
 		id := fmt.Sprint("c", s.seq)
 		if w.state.Open != nil {
@@ -495,6 +505,22 @@ func (s *sim) push(w *world, round int) {
 		id := fmt.Sprint("c", s.seq)
 		s.do(w, record.Input{ID: id, Kind: record.InCancel, By: "marta", Cancel: &events.CancelRun{ID: id, Run: w.id}})
 	}
+}
+
+// checks says how many cases a property is tried on, unless a flag does.
+func checks(t *testing.T, n int) {
+	f := flag.Lookup("rapid.checks")
+	if f.Value.String() != f.DefValue {
+		return
+	}
+	if testing.Short() {
+		n = max(n/4, 1)
+	}
+	old := f.Value.String()
+	if err := f.Value.Set(strconv.Itoa(n)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Value.Set(old) })
 }
 
 func simCatalogs(t testing.TB) []*workflows.Catalog {
@@ -520,6 +546,7 @@ spec:
 // in the end everything must come to its end, and the records must verify.
 func TestWhateverHappens(t *testing.T) {
 	cats := simCatalogs(t)
+	checks(t, 40)
 	rapid.Check(t, func(t *rapid.T) {
 		s := newSim(t, cats)
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {

@@ -430,6 +430,12 @@ func (x *step) drop(t *Task, outcome string, err *events.TaskError) {
 func (x *step) taskDue(t *Task) {
 	switch t.Status {
 	case taskBackoff:
+		if t.Env != "" && x.s.Grants[t.Env] == 0 { // a person took it back meanwhile
+			t.RetryAt = 0
+			x.enterEnvironment(t)
+			x.askPeople()
+			return
+		}
 		x.queue(t)
 	case taskQueued:
 		x.drop(t, events.TimedOut, &events.TaskError{Code: events.CodeNotTaken,

@@ -44,6 +44,7 @@ type world struct {
 	d      run.Definitions
 	id     string
 	state  *run.State
+	reread *run.State // as it is stored
 	stored [][]byte
 	clock  int64
 	last   run.Transition
@@ -93,11 +94,7 @@ func (w *world) do(in record.Input) run.Transition {
 	v := int64(len(w.stored) + 1)
 	tr := run.Step(w.d, w.state, v, in, w.clock)
 	w.last = tr
-	var fromStore *run.State
-	if w.state != nil {
-		fromStore = w.stateStored()
-	}
-	again := run.Step(w.d, fromStore, v, in, w.clock)
+	again := run.Step(w.d, w.reread, v, in, w.clock)
 	a, b := w.record(in, v, tr), w.record(in, v, again)
 	if string(a) != string(b) {
 		w.t.Fatalf("input %s: the state in memory and the stored one decide differently:\n%s\n%s", in.Kind, a, b)
@@ -109,7 +106,7 @@ func (w *world) do(in record.Input) run.Transition {
 		return tr
 	}
 	w.stored = append(w.stored, a)
-	w.state = tr.State
+	w.state, w.reread = tr.State, w.stateStored()
 	for _, task := range tr.Tasks {
 		w.tasks[task.State] = append(w.tasks[task.State], task)
 		w.published = append(w.published, task)
