@@ -46,7 +46,7 @@ test: ## all tests
 	$(GO) test ./...
 
 race: ## the core under the race detector, short form
-	$(GO) test -race -short ./events/... ./workflows/... ./engine/... ./workers
+	$(GO) test -race -short ./events/... ./internal/... ./workflows/... ./engine/... ./workers
 
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
