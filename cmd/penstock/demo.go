@@ -36,9 +36,6 @@ process is left. Exits with 1 when anything did not hold that it tells.`,
 			}
 			o.In, o.Out, o.Executable, o.Command = a.stdin, a.stdout, self, called(self)
 			o.Terminal, o.Colour = terminal(a.stdin) && terminal(a.stdout), colours(a.stdout)
-			if !o.Terminal && !o.Yes {
-				a.note("this is no terminal: the approvals are made as with --yes")
-			}
 			return demo.Run(cmd.Context(), o)
 		},
 		Annotations: map[string]string{outputsAnnotation: "text"},

@@ -35,6 +35,12 @@ func (s *story) commitArrives(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	together, _ := s.feed.seen(func(h happened) bool {
+		return of(run, "", events.TaskQueued)(h) && strings.HasPrefix(h.State, "verify.")
+	})
+	if err := s.claim(len(together) == 2 && together[0].Record == together[1].Record, "test and scan were handed out together, in one record"); err != nil {
+		return err
+	}
 	path := states(v)
 	return s.claim(slices.Equal(path, []string{"build", "verify", "staging", "approve"}) && slices.Equal(v.Authors, []string{"ana"}),
 		"it went %s, and its author is %s", strings.Join(path, ", "), strings.Join(v.Authors, ", "))
@@ -86,7 +92,7 @@ func outputs(v events.RunView, state string) map[string]any {
 // decided has the run approved and gives the run that was: another one of the
 // same commit, when the reader rejected the first.
 func (s *story) decided(ctx context.Context, run string) (string, error) {
-	if s.options.Yes || !s.options.Terminal {
+	if s.options.Yes {
 		if err := s.refuseAuthor(ctx, run); err != nil {
 			return "", err
 		}
@@ -142,7 +148,7 @@ func (s *story) rejected(ctx context.Context, run string) (string, error) {
 	if err := s.people["marta"].decide(ctx, run, events.Reject, "not today"); err != nil {
 		return "", err
 	}
-	if _, err := s.ended(ctx, run, "stopped"); err != nil {
+	if _, err := s.ended(ctx, run, "rejected"); err != nil {
 		return "", err
 	}
 	s.narrator.line("a rejected run has ended; so that the story goes on, the same commit comes again", "penstock why "+run)
@@ -200,8 +206,10 @@ func (s *story) blueGreen(ctx context.Context) error {
 		return err
 	}
 	after := s.customer.seen()
-	return s.claim(after.failed == 0 && after.versions["v1"] > 0,
-		"the client was answered by v1, then by v2: %d requests, %d failed %s", after.sent, after.failed, after.trouble)
+	if after.versions["v1"] == 0 {
+		return fmt.Errorf("the client was never answered by v1: %v", after.versions)
+	}
+	return s.answeredAll(after, "the client was answered by v1, then by v2: %d requests, %d failed", after.sent, after.failed)
 }
 
 // watchProcesses looks at production while the run deploys there. What it
@@ -304,6 +312,8 @@ func (s *story) rolledBack(ctx context.Context) error {
 		return err
 	}
 	seen := s.customer.seen()
-	return s.claim(seen.failed == 0 && seen.versions["v4"] == 0,
-		"no client noticed: %d requests, %d failed, none answered by v4 %s", seen.sent, seen.failed, seen.trouble)
+	if seen.versions["v4"] > 0 {
+		return fmt.Errorf("the client was answered by v4, which was never healthy: %v", seen.versions)
+	}
+	return s.answeredAll(seen, "the client did not notice: %d requests, %d failed, none answered by v4", seen.sent, seen.failed)
 }

@@ -58,16 +58,22 @@ func Run(ctx context.Context, o Options) (err error) {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}
-	ctx, free := heedSignals(ctx)
+	heeding, free := heedSignals(ctx)
 	defer free()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-
 	n := newNarrator(o)
 	defer n.close()
-	st := newStand(o.Executable, layout{dir}, cancel)
-	s := &story{options: o, layout: layout{dir}, narrator: n, stand: st, began: time.Now()}
-	defer func() { err = s.end(ctx, err) }()
+	if !o.Terminal && !o.Yes {
+		n.line("this is no terminal: nothing is asked, the approvals are made as with --yes", "")
+		o.Yes = true
+	}
+	ctx, lost := context.WithCancelCause(heeding)
+	s := &story{options: o, layout: layout{dir}, narrator: n, began: time.Now(),
+		stand: newStand(o.Executable, layout{dir}, lost)}
+	defer func() {
+		interrupted := heeding.Err() != nil
+		lost(nil)
+		err = s.end(interrupted, err)
+	}()
 	return s.tell(ctx)
 }
 

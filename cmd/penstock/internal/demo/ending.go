@@ -18,7 +18,7 @@ func (s *story) lookBack(ctx context.Context) error {
 	n.chapter("5. What is left")
 	c := s.customer.close()
 	s.notes.requests, s.notes.failed = c.sent, c.failed
-	if err := s.claim(c.failed == 0 && c.sent > 0, "the client sent %d requests, %d failed %s", c.sent, c.failed, c.trouble); err != nil {
+	if err := s.answeredAll(c, "the client sent %d requests, %d failed", c.sent, c.failed); err != nil {
 		return err
 	}
 	if err := s.verifyAll(ctx); err != nil {
@@ -51,35 +51,43 @@ func (s *story) verifyAll(ctx context.Context) error {
 	return s.claim(rules > 0, "%d runs verified: the chains of hashes hold, and %d rules gave the same again", len(s.runs), rules)
 }
 
-// showTrail prints the records of the last run in which somebody or a rule decided.
+// showTrail prints the records of the last run: what caused each, and what
+// the rules of a gate gave.
 func (s *story) showTrail(ctx context.Context) error {
 	stored, err := s.records(ctx, s.notes.last)
 	if err != nil {
 		return err
 	}
-	s.narrator.line(fmt.Sprintf("the trail of run %s: who and what decided, in %d records", s.notes.last, len(stored)), "penstock audit show "+s.notes.last)
+	s.narrator.line(fmt.Sprintf("the trail of run %s, a line for each of its %d records: time, hash, cause", s.notes.last, len(stored)), "penstock audit show "+s.notes.last)
+	var b strings.Builder
 	for _, st := range stored {
 		r, err := record.Decode(st.Record)
 		if err != nil {
 			return err
 		}
-		if r.In.Kind == record.InStart || r.In.Decide != nil {
-			s.narrator.text(fmt.Sprintf("%3d  %s  %.12s  %s", r.V, time.UnixMilli(r.T).UTC().Format(time.TimeOnly), st.Hash, cause(r)))
-		}
+		fmt.Fprintf(&b, "%3d  %s  %.12s  %s\n", r.V, time.UnixMilli(r.T).UTC().Format(time.TimeOnly), st.Hash, cause(r))
 		for _, d := range r.Decisions {
-			if strings.Contains(d.Rule, ".gate.") {
-				s.narrator.text(fmt.Sprintf("%3d  %s  %.12s  %s: %s gave %v", r.V, time.UnixMilli(r.T).UTC().Format(time.TimeOnly), st.Hash, d.Rule, d.Source, d.Value))
+			if strings.Contains(d.Rule, "gate") {
+				fmt.Fprintf(&b, "%33s%s: %s gave %v\n", "", d.Rule, d.Source, d.Value)
 			}
 		}
 	}
+	s.narrator.text(b.String())
 	return nil
 }
 
 func cause(r *record.Record) string {
-	if d := r.In.Decide; d != nil {
-		return fmt.Sprintf("%s %s %s: %s", r.In.By, d.Decision, d.State, r.Answer.Status)
+	what := r.In.Kind
+	switch {
+	case r.In.Decide != nil:
+		what = r.In.Decide.Decision + ` "` + r.In.Decide.Comment + `"`
+	case r.In.Attempt != nil:
+		what += " " + r.In.Attempt.Task
 	}
-	return "started by " + r.In.By
+	if r.In.By != "" {
+		what += " by " + r.In.By
+	}
+	return what
 }
 
 // showNotifications prints what the bot heard for people.
@@ -119,7 +127,7 @@ func (s *story) showNext(ctx context.Context) error {
 	n.chapter("What to try next")
 	look := fmt.Sprintf("PENSTOCK_CREDENTIAL=%s %s audit show %s", s.credential("marta"), o.Command, s.notes.last)
 	n.text(fmt.Sprintf("in a repository of your own:\n    %s init && %s server --workflows penstock", o.Command, o.Command))
-	if !o.Yes && o.Terminal {
+	if !o.Yes {
 		n.text("everything still runs; in another terminal, as marta:\n    " + look)
 		n.write("\n        Enter ends it. ")
 		if _, err := s.typed(ctx); err != nil && !errors.Is(err, ErrQuit) {
@@ -138,16 +146,19 @@ func (s *story) showNext(ctx context.Context) error {
 
 // end puts everything away, whatever happened. The directory stays when the
 // reader wants it, or when something went wrong that its logs may explain.
-func (s *story) end(ctx context.Context, told error) error {
-	quit := errors.Is(told, ErrQuit)
-	interrupted := ctx.Err() != nil && errors.Is(told, context.Canceled)
+// The context of the story has ended by now.
+func (s *story) end(interrupted bool, told error) error {
 	s.narrator.doingNow("stopping the processes")
 	if s.customer != nil {
 		s.customer.close()
 	}
+	s.following.Wait()
+	for _, conn := range s.conns {
+		conn.Close()
+	}
 	err := s.stand.close()
 	s.narrator.doingNow("")
-	if quit {
+	if errors.Is(told, ErrQuit) {
 		told = nil
 	}
 	switch {

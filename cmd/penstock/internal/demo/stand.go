@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/penstock-cd/penstock/engine"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/events/bus"
 	"github.com/penstock-cd/penstock/workers/deploy/local"
@@ -23,6 +24,9 @@ type stand struct {
 	nats, http     string // addresses of the server, the same after a restart
 	kills          int
 }
+
+// admin is the credential that the server writes for its administrator.
+func (s *stand) admin() string { return filepath.Join(s.data(), engine.AdminFile) }
 
 func newStand(executable string, l layout, lost func(error)) *stand {
 	return &stand{layout: l, children: newChildren(executable, l.logs(), lost)}
@@ -89,20 +93,9 @@ func (s *stand) killServer() {
 }
 
 func (s *stand) startWorker() (err error) {
-	s.worker, err = s.run("worker", nil, "worker", "--credential", filepath.Join(s.data(), "worker.json"),
+	s.worker, err = s.run("worker", nil, "worker", "--credential", filepath.Join(s.data(), engine.WorkerFile),
 		"--targets", s.targets(), "--work-dir", s.work(), "--name", "demo", "--slots", "4", "--drain", "2s")
 	return err
-}
-
-// connect opens the bus with a credential file.
-func (s *stand) connect(ctx context.Context, file string) (*bus.Conn, error) {
-	c, err := bus.ReadCredential(file)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	return bus.Connect(ctx, c)
 }
 
 // introduce makes a credential for somebody.

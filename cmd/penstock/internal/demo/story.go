@@ -26,10 +26,9 @@ type story struct {
 	keyboard <-chan string
 
 	commits   []commit
-	admin     person
+	conns     []*bus.Conn
 	people    map[string]person // marta, li and ana
 	git       *bus.Conn         // publishes commit events
-	bot       *bus.Conn
 	feed      *feed
 	following sync.WaitGroup
 	customer  *customer
@@ -69,6 +68,14 @@ func (s *story) claim(holds bool, format string, args ...any) error {
 	}
 	s.narrator.holds(text)
 	return nil
+}
+
+// answeredAll claims, of what a client saw, that no request failed.
+func (s *story) answeredAll(c counts, format string, args ...any) error {
+	if c.failed > 0 || c.sent == 0 {
+		return fmt.Errorf("of %d requests to production %d failed: %s", c.sent, c.failed, c.trouble)
+	}
+	return s.claim(true, format, args...)
 }
 
 // setOut prepares everything.
@@ -115,38 +122,53 @@ func (s *story) enter(ctx context.Context) error {
 	if err := s.stand.startWorker(); err != nil {
 		return err
 	}
-	conn, err := s.stand.connect(ctx, s.data()+"/admin.json")
+	admin, err := s.connect(ctx, s.stand.admin())
 	if err != nil {
 		return err
 	}
-	s.admin = person{"admin", conn}
 	for _, who := range []struct{ kind, name string }{
 		{bus.KindUser, "marta"}, {bus.KindUser, "li"}, {bus.KindUser, "ana"}, {bus.KindUser, "bot"}, {bus.KindPublisher, "git"}} {
-		if err := s.stand.introduce(ctx, conn, who.kind, who.name); err != nil {
+		if err := s.stand.introduce(ctx, admin, who.kind, who.name); err != nil {
 			return err
 		}
 	}
 	s.people = map[string]person{}
 	for _, name := range []string{"marta", "li", "ana"} {
-		conn, err := s.stand.connect(ctx, s.credential(name))
+		conn, err := s.connect(ctx, s.credential(name))
 		if err != nil {
 			return err
 		}
 		s.people[name] = person{name, conn}
 	}
-	if s.git, err = s.stand.connect(ctx, s.credential("git")); err != nil {
+	if s.git, err = s.connect(ctx, s.credential("git")); err != nil {
 		return err
 	}
-	if s.bot, err = s.stand.connect(ctx, s.credential("bot")); err != nil {
+	bot, err := s.connect(ctx, s.credential("bot"))
+	if err != nil {
 		return err
 	}
 	s.feed = newFeed(s.live)
 	s.following.Go(func() {
-		if err := s.feed.follow(ctx, s.bot); err != nil && ctx.Err() == nil {
+		if err := s.feed.follow(ctx, bot); err != nil && ctx.Err() == nil {
 			s.stand.lost(fmt.Errorf("the bot heard nothing more: %w", err))
 		}
 	})
 	return nil
+}
+
+// connect opens the bus until the end of the story.
+func (s *story) connect(ctx context.Context, file string) (*bus.Conn, error) {
+	c, err := bus.ReadCredential(file)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	conn, err := bus.Connect(ctx, c)
+	if err == nil {
+		s.conns = append(s.conns, conn)
+	}
+	return conn, err
 }
 
 // live tells of an event as it happens.
