@@ -148,9 +148,9 @@ func (x *Index) Counts() (all, waiting int) {
 	return len(x.runs), waiting
 }
 
-// List gives a page of runs, newest first. The cursor is the id of the last
-// run of the page before.
-func (x *Index) List(q events.ListRuns) events.RunList {
+// List gives a page of the runs of workflows that may be seen, newest first.
+// The cursor is the id of the last run of the page before.
+func (x *Index) List(q events.ListRuns, may func(workflow string) bool) events.RunList {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	limit := min(cmp.Or(q.Limit, 50), 1000)
@@ -161,7 +161,7 @@ func (x *Index) List(q events.ListRuns) events.RunList {
 	}
 	for i--; i >= 0; i-- {
 		r := x.runs[x.order[i]]
-		if q.Workflow != "" && r.Workflow != q.Workflow || q.Status != "" && r.Status != q.Status && r.Outcome != q.Status {
+		if q.Workflow != "" && r.Workflow != q.Workflow || q.Status != "" && r.Status != q.Status && r.Outcome != q.Status || !may(r.Workflow) {
 			continue
 		}
 		if len(page.Runs) == limit {

@@ -25,7 +25,7 @@ func TestRunsAreListedNewestFirstInPagesWithoutGapOrRepeat(t *testing.T) {
 	var got []string
 	q := events.ListRuns{Limit: 3}
 	for {
-		page := x.List(q)
+		page := x.List(q, everything)
 		for _, r := range page.Runs {
 			got = append(got, r.ID)
 		}
@@ -49,7 +49,7 @@ func TestAListIsFilteredByWorkflowStatusAndOutcome(t *testing.T) {
 	for want, q := range map[string]events.ListRuns{
 		"b a": {Workflow: "w1"}, "c b": {Status: "running"}, "a": {Status: "done"}, "a ": {Status: "succeeded"}, "": {Workflow: "w3"}} {
 		got := ""
-		for i, r := range x.List(q).Runs {
+		for i, r := range x.List(q, everything).Runs {
 			if i > 0 {
 				got += " "
 			}
@@ -73,5 +73,17 @@ func TestARunIsFoundByAPrefixThatFitsOnlyOne(t *testing.T) {
 		if id, fits := x.Resolve(prefix); id != want.id || fits != want.fits {
 			t.Errorf("%q: %q, %d fit; want %q, %d", prefix, id, fits, want.id, want.fits)
 		}
+	}
+}
+
+func everything(string) bool { return true }
+
+func TestRunsThatMayNotBeSeenAreNotListed(t *testing.T) {
+	x := projection.New()
+	observe(x, "a", "w1", "done", 1, 1)
+	observe(x, "b", "w2", "done", 2, 1)
+	got := x.List(events.ListRuns{}, func(workflow string) bool { return workflow == "w1" })
+	if len(got.Runs) != 1 || got.Runs[0].ID != "a" {
+		t.Errorf("%+v", got)
 	}
 }

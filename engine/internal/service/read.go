@@ -77,12 +77,12 @@ func waitOf(ms int64) time.Duration {
 	return min(time.Duration(ms)*time.Millisecond, longestWait)
 }
 
-func (s *Service) output(ctx context.Context, _ Principal, body []byte) (any, error) {
+func (s *Service) output(ctx context.Context, who Principal, body []byte) (any, error) {
 	var req events.ReadOutput
 	if err := s.read(body, &req); err != nil {
 		return nil, err
 	}
-	id, err := s.run(req.Run)
+	id, err := s.readable(who, req.Run)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/env"
@@ -34,25 +35,54 @@ func (s *Service) start(ctx context.Context, who Principal, body []byte) (any, e
 	return view, nil
 }
 
-func (s *Service) list(_ context.Context, _ Principal, body []byte) (any, error) {
+func (s *Service) list(_ context.Context, who Principal, body []byte) (any, error) {
 	var req events.ListRuns
 	if err := s.read(body, &req); err != nil {
 		return nil, err
 	}
-	return s.o.Index.List(req), nil
+	return s.o.Index.List(req, s.reads(who)), nil
 }
 
-// named reads a request that names a run.
-func (s *Service) named(body []byte) (string, error) {
+// named reads a request that names a run which the principal may read.
+func (s *Service) named(who Principal, body []byte) (string, error) {
 	var req events.GetRun
 	if err := s.read(body, &req); err != nil {
 		return "", err
 	}
-	return s.run(req.Run)
+	return s.readable(who, req.Run)
 }
 
-func (s *Service) get(ctx context.Context, _ Principal, body []byte) (any, error) {
-	id, err := s.named(body)
+// readable finds a run that the principal may read.
+func (s *Service) readable(who Principal, prefix string) (string, error) {
+	id, err := s.run(prefix)
+	if err != nil {
+		return "", err
+	}
+	if line, _ := s.o.Index.Run(id); !s.reads(who)(line.Workflow) {
+		return "", refuse(events.CodeDenied, "%s may not read runs of %s: it takes the permission %s", who.Name, line.Workflow, workflows.ActRunRead)
+	}
+	return id, nil
+}
+
+// reads tells of which workflows a principal may read the runs: those on which
+// it may do anything at all.
+func (s *Service) reads(who Principal) func(workflow string) bool {
+	cat := s.o.Definitions.Current()
+	roles := s.roles(who, cat)
+	known := map[string]bool{}
+	return func(workflow string) bool {
+		ok, seen := known[workflow]
+		if !seen {
+			ok = slices.ContainsFunc([]string{workflows.ActRunRead, workflows.ActRunStart, workflows.ActRunApprove, workflows.ActRunCancel},
+				func(action string) bool { return cat.Allows(roles, action, workflow) })
+			known[workflow] = ok
+		}
+		return ok
+	}
+}
+
+func (s *Service) get(ctx context.Context, who Principal, body []byte) (any, error) {
+	id, err := s.named(who, body)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +135,8 @@ func (s *Service) details(ctx context.Context, id string) (*events.RunView, erro
 	return &view, nil
 }
 
-func (s *Service) why(ctx context.Context, _ Principal, body []byte) (any, error) {
-	id, err := s.named(body)
+func (s *Service) why(ctx context.Context, who Principal, body []byte) (any, error) {
+	id, err := s.named(who, body)
 	if err != nil {
 		return nil, err
 	}
@@ -177,8 +207,8 @@ func (s *Service) cancel(ctx context.Context, who Principal, body []byte) (any, 
 	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InCancel, Cancel: &req}), nil
 }
 
-func (s *Service) records(ctx context.Context, _ Principal, body []byte) (any, error) {
-	id, err := s.named(body)
+func (s *Service) records(ctx context.Context, who Principal, body []byte) (any, error) {
+	id, err := s.named(who, body)
 	if err != nil {
 		return nil, err
 	}
@@ -193,8 +223,8 @@ func (s *Service) records(ctx context.Context, _ Principal, body []byte) (any, e
 	return out, nil
 }
 
-func (s *Service) verify(ctx context.Context, _ Principal, body []byte) (any, error) {
-	id, err := s.named(body)
+func (s *Service) verify(ctx context.Context, who Principal, body []byte) (any, error) {
+	id, err := s.named(who, body)
 	if err != nil {
 		return nil, err
 	}
