@@ -24,6 +24,9 @@ type Values map[string]any
 
 // MarshalJSON writes names in order.
 func (v Values) MarshalJSON() ([]byte, error) {
+	if v == nil {
+		return []byte("null"), nil
+	}
 	var b bytes.Buffer
 	if err := appendValue(&b, map[string]any(v)); err != nil {
 		return nil, err
