@@ -92,6 +92,17 @@ spec:
     broken: {final: failed}
 ---
 apiVersion: penstock/v1
+kind: Workflow
+metadata: {name: brief}
+spec:
+  initial: ask
+  states:
+    ask: {approval: {quorum: [{role: releaser, count: 1}], expires: 300ms}, next: done, onExpire: late, onFail: broken}
+    done: {final: succeeded}
+    late: {final: expired}
+    broken: {final: failed}
+---
+apiVersion: penstock/v1
 kind: TaskKind
 metadata: {name: odd}
 spec: {runs: repeatable, inputs: {how: string}, outputs: {size: int, names: list(string)}}
@@ -611,6 +622,15 @@ func TestBadDecisionsAreRefusedAndRecorded(t *testing.T) {
 	var own events.RunView
 	b.must(b.marta, events.VerbStart, events.StartRun{ID: "own", Workflow: "guarded"}, &own)
 	b.refused(t, b.marta, events.VerbDecide, decide(own.ID, b.asked(own.ID)), events.CodeDenied, "marta started this run")
+
+	// Nobody decided in time.
+	var brief events.RunView
+	b.must(b.marta, events.VerbStart, events.StartRun{ID: "brief", Workflow: "brief"}, &brief)
+	shown := approval(brief).Content
+	if v := b.untilDone(brief.ID); v.Outcome != events.Expired {
+		t.Errorf("an approval that nobody gave: the run ended %s", v.Outcome)
+	}
+	b.refused(t, b.li, events.VerbDecide, decide(brief.ID, shown), events.CodeConflict, "the run has ended: expired")
 
 	refusals := 0
 	for _, r := range b.audit(first) {

@@ -20,6 +20,7 @@ import (
 // journal, when it is stored and nobody has heard of it, when it has been
 // answered, and when its tasks and events are out but no checkpoint says so.
 func TestServerKilledAtEveryStepLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, at := range []string{"record goes to the journal", "record stored", "record carried out within the engine", "record relayed"} {
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
