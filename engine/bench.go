@@ -64,14 +64,18 @@ type BenchReport struct {
 
 // BenchResult is one number and the floor's beside it.
 type BenchResult struct {
-	ID     string  `json:"id"`
-	What   string  `json:"what"`
-	Value  float64 `json:"value"`
-	Unit   string  `json:"unit"`
-	Floor  float64 `json:"floor"`
-	Ratio  float64 `json:"ratio"` // Value/Floor
-	Target string  `json:"target"`
-	Met    bool    `json:"met"`
+	ID    string  `json:"id"`
+	What  string  `json:"what"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+	Floor float64 `json:"floor"`
+	Ratio float64 `json:"ratio"` // Value/Floor
+	// CPU and FloorCPU are microseconds of processor time for each round
+	// trip, workers and the NATS server included; 0 where they are not known.
+	CPU      float64 `json:"cpuMicros,omitempty"`
+	FloorCPU float64 `json:"floorCpuMicros,omitempty"`
+	Target   string  `json:"target"`
+	Met      bool    `json:"met"`
 }
 
 // benchIDs are what Bench can measure.
@@ -211,7 +215,7 @@ func (p *benchPair) serving(ctx context.Context, slots int, do func() error) (er
 // flight. least is the target at a thousand of them.
 func (p *benchPair) throughput(ctx context.Context, r *BenchReport, id, what string, least float64) error {
 	for _, n := range p.o.InFlight {
-		var got [2][]float64
+		var got, cpu [2][]float64
 		err := p.serving(ctx, n, func() error {
 			for round := range p.o.Rounds {
 				p.o.Progress(fmt.Sprintf("%s: %s, %d runs in flight, round %d of %d", id, what, n, round+1, p.o.Rounds))
@@ -220,7 +224,8 @@ func (p *benchPair) throughput(ctx context.Context, r *BenchReport, id, what str
 					if err != nil {
 						return err
 					}
-					got[i] = append(got[i], v)
+					got[i] = append(got[i], v.PerSecond)
+					cpu[i] = append(cpu[i], float64(v.CPU.Nanoseconds())/1000)
 				}
 			}
 			return nil
@@ -229,6 +234,7 @@ func (p *benchPair) throughput(ctx context.Context, r *BenchReport, id, what str
 			return err
 		}
 		res := benchResult(id, fmt.Sprintf("%s, %d runs in flight", what, n), "1/s", bench.Median(got[0]), bench.Median(got[1]))
+		res.CPU, res.FloorCPU = bench.Median(cpu[0]), bench.Median(cpu[1])
 		res.Target, res.Met = "ratio ≥ 0.7", res.Ratio >= 0.7
 		if n == 1000 {
 			res.Target, res.Met = fmt.Sprintf("ratio ≥ 0.7 and ≥ %.0f/s", least), res.Met && res.Value >= least

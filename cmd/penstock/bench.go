@@ -103,7 +103,7 @@ func (a *app) benchWorker(ctx context.Context, conn *bus.Conn, slots int) error 
 	nothing := workers.HandlerFunc(func(context.Context, *workers.Job) events.Result {
 		return events.Result{Outcome: events.Succeeded}
 	})
-	w, err := workers.New(workers.Options{Conn: workers.OnBus(conn), Kinds: map[string]workers.Handler{engine.BenchKind: nothing},
+	w, err := workers.New(workers.Options{Conn: workers.OnBus(conn), Kinds: map[string]workers.Handler{engine.BenchKind: workers.WithoutDir(nothing)},
 		Concurrency: slots, Name: "bench", Version: engine.Version(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
@@ -115,13 +115,13 @@ func (a *app) printBench(r *engine.BenchReport) {
 	fields(a.stdout, "", "Cores", strconv.Itoa(r.Cores), "Load before", r.Load, "Version", r.Version,
 		"A run stores", fmt.Sprintf("%d records, %d tasks, %d events; %d bytes", r.PerRun.Records, r.PerRun.Tasks, r.PerRun.Events, r.Bytes))
 	fmt.Fprintln(a.stdout)
-	t := table{head: []string{"ID", "WHAT", "PENSTOCK", "FLOOR", "RATIO", "TARGET", "MET"}}
+	t := table{head: []string{"ID", "WHAT", "PENSTOCK", "FLOOR", "RATIO", "CPU", "FLOOR CPU", "TARGET", "MET"}}
 	for _, x := range r.Results {
 		met := "no"
 		if x.Met {
 			met = "yes"
 		}
-		t.add(x.ID, x.What, benchNumber(x.Value, x.Unit), benchNumber(x.Floor, x.Unit), fmt.Sprintf("%.2f", x.Ratio), x.Target, met)
+		t.add(x.ID, x.What, benchNumber(x.Value, x.Unit), benchNumber(x.Floor, x.Unit), fmt.Sprintf("%.2f", x.Ratio), benchCPU(x.CPU), benchCPU(x.FloorCPU), x.Target, met)
 	}
 	t.print(a.stdout, "")
 }
@@ -131,4 +131,11 @@ func benchNumber(v float64, unit string) string {
 		return fmt.Sprintf("%.0f/s", v)
 	}
 	return fmt.Sprintf("%.2f %s", v, unit)
+}
+
+func benchCPU(micros float64) string {
+	if micros == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.0f µs", micros)
 }

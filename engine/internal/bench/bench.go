@@ -143,26 +143,63 @@ func (r *Runner) fail(err error) {
 	r.signal()
 }
 
-// Throughput keeps inFlight runs going and gives the task round trips per
-// second over span, which begins after warm. It returns when all runs have
+// Rate is what a side does.
+type Rate struct {
+	PerSecond float64       // task round trips
+	CPU       time.Duration // of this process, for each; 0 where it is not known
+}
+
+// Throughput keeps inFlight runs going and measures over span, which begins
+// after warm, and not before there was a round trip for each of the runs. It
+// goes on until there is one to be counted, and returns when all runs have
 // ended.
-func (r *Runner) Throughput(ctx context.Context, inFlight int, warm, span time.Duration) (perSecond float64, err error) {
+func (r *Runner) Throughput(ctx context.Context, inFlight int, warm, span time.Duration) (rate Rate, err error) {
 	r.mu.Lock()
 	r.going, r.flying = true, inFlight
 	r.mu.Unlock()
+	cold := r.trips.Load()
 	for range inFlight {
 		go r.start(ctx)
 	}
-	err = wait(ctx, warm)
-	before, began := r.trips.Load(), time.Now()
+	err = r.reached(ctx, warm, cold+int64(inFlight))
+	before, began, cpu := r.trips.Load(), time.Now(), cpuTime()
 	if err == nil {
-		err = wait(ctx, span)
+		err = r.reached(ctx, span, before+1)
 	}
-	perSecond = float64(r.trips.Load()-before) / time.Since(began).Seconds()
+	trips := r.trips.Load() - before
+	rate.PerSecond = float64(trips) / time.Since(began).Seconds()
+	rate.CPU = (cpuTime() - cpu) / time.Duration(max(trips, 1))
 	r.mu.Lock()
 	r.going = false
 	r.mu.Unlock()
-	return perSecond, errors.Join(err, r.ended(ctx))
+	return rate, errors.Join(err, r.ended(ctx))
+}
+
+// reached waits for d, and then until so many round trips were made.
+func (r *Runner) reached(ctx context.Context, d time.Duration, trips int64) error {
+	if err := wait(ctx, d); err != nil {
+		return err
+	}
+	limit := time.Now().Add(patience)
+	for r.trips.Load() < trips {
+		if err := r.broken(); err != nil {
+			return err
+		}
+		if time.Now().After(limit) {
+			return fmt.Errorf("only %d round trips were made in %v", r.trips.Load(), patience)
+		}
+		if err := wait(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// broken gives the first error that the side told of.
+func (r *Runner) broken() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fault
 }
 
 // Latency makes runs one after the other and gives how long each task round
@@ -227,6 +264,9 @@ func (r *Runner) Check(ctx context.Context, perRun Counts) error {
 		}
 		if got == want {
 			return nil
+		}
+		if err := r.broken(); err != nil {
+			return err
 		}
 		more := got.Records > want.Records || got.Tasks > want.Tasks || got.Events > want.Events
 		if more || wait(ctx, 50*time.Millisecond) != nil {

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"sync"
 	"time"
 
@@ -207,6 +208,9 @@ func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
 	})
 }
 
+// maxGroup is how many records are carried out at once.
+const maxGroup = 512
+
 // loop publishes what is queued, as much at once as there is, so that one
 // signature covers a group.
 func (r *Relay) loop() {
@@ -218,7 +222,11 @@ func (r *Relay) loop() {
 		case <-r.ctx.Done():
 			return
 		}
-		for more := true; more && len(group) < 256; {
+		// The records of a group are stored together and their lanes wake
+		// together: let all of them come first, since one group of many costs
+		// far less than many of a few.
+		runtime.Gosched()
+		for more := true; more && len(group) < maxGroup; {
 			select {
 			case t := <-r.queue:
 				group = append(group, t)

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/penstock-cd/penstock/engine"
+)
+
+// checkBench checks everything of a report but how fast it was.
+func checkBench(t *testing.T, r *engine.BenchReport, want ...string) {
+	t.Helper()
+	var got []string
+	for _, x := range r.Results {
+		got = append(got, x.ID+" "+x.What)
+		if x.Value <= 0 || x.Floor <= 0 || math.Abs(x.Ratio-x.Value/x.Floor) > 1e-9 || x.Unit == "" || x.Target == "" {
+			t.Errorf("%+v", x)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("results (-want +got):\n%s", diff)
+	}
+	// A start, and a grant and a finish of each task; the run itself checks
+	// that both sides stored as much.
+	if r.PerRun.Records != 11 || r.PerRun.Tasks != 5 || r.PerRun.Events < 11 || r.Bytes == 0 || r.Cores == 0 {
+		t.Errorf("report %+v", r)
+	}
+}
+
+func TestBenchMeasuresBothSidesAndLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	profile := filepath.Join(t.TempDir(), "cpu.pprof")
+	got := penstock(t, "bench", "--only", "b1", "--inflight", "3,8", "--seconds", "0.1", "--rounds", "1", "--dir", dir, "--profile", profile, "-o", "json")
+	if got.code != 0 {
+		t.Fatalf("exit %d: %s", got.code, got.stderr)
+	}
+	var report engine.BenchReport
+	if err := json.Unmarshal([]byte(got.out), &report); err != nil {
+		t.Fatal(err)
+	}
+	checkBench(t, &report, "B1 durable task round trips, 3 runs in flight", "B1 durable task round trips, 8 runs in flight")
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if info, err := os.Stat(profile); err != nil || info.Size() == 0 {
+		t.Errorf("profile: %v, %v", info, err)
+	}
+}
+
+func TestBenchMeasuresLazySyncAndLatency(t *testing.T) {
+	a := newApp(strings.NewReader(""), io.Discard, io.Discard)
+	var lines []string
+	report, err := engine.Bench(t.Context(), engine.BenchOptions{Dir: t.TempDir(), Work: a.benchWorker, Only: []string{"B3", "B2"},
+		InFlight: []int{4}, Span: 50 * time.Millisecond, Rounds: 1, Trips: 10, Progress: func(l string) { lines = append(lines, l) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkBench(t, report, "B2 task round trips with lazy sync, 4 runs in flight",
+		"B3 latency of one task round trip, idle, durable, p50", "B3 latency of one task round trip, idle, durable, p99")
+	if len(lines) == 0 {
+		t.Error("nothing was told of the progress")
+	}
+}
+
+func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
+	for _, args := range [][]string{{"--only", "B9"}, {"--seconds", "0"}, {"--seconds", "61"}, {"--inflight", "0"}, {"--inflight", "20000"}, {"--rounds", "0"}} {
+		if got := penstock(t, append([]string{"bench", "--dir", t.TempDir()}, args...)...); got.code == 0 {
+			t.Errorf("bench %v: exit 0: %s", args, got.out)
+		}
+	}
+}
