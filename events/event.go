@@ -38,6 +38,13 @@ const ContentType = "application/cloudevents+json"
 // The ingress stream refuses anything larger.
 const MaxEventSize = 256 << 10
 
+// What identifies an event stands in the record of everything that it starts,
+// so it is short: MaxType bytes of a type, MaxName bytes of an id or a source.
+const (
+	MaxType = 255
+	MaxName = 1024
+)
+
 // Event is a CloudEvents 1.0 event
 // (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md).
 // ID is unique for one Source: the pair identifies the event for ever, and a
@@ -75,7 +82,15 @@ func (e *Event) Validate() error {
 			errs = append(errs, fmt.Errorf("attribute %q is required and must not be empty", a.name))
 		}
 	}
-	if _, err := url.Parse(e.Source); err != nil {
+	for _, a := range []struct {
+		name, value string
+		most        int
+	}{{"id", e.ID, MaxName}, {"source", e.Source, MaxName}, {"type", e.Type, MaxType}} {
+		if len(a.value) > a.most {
+			errs = append(errs, fmt.Errorf("attribute %q has %d bytes, at most %d are accepted", a.name, len(a.value), a.most))
+		}
+	}
+	if _, err := url.Parse(e.Source); err != nil && len(e.Source) <= MaxName {
 		errs = append(errs, fmt.Errorf("attribute \"source\" %q is not a URI reference", e.Source))
 	}
 	for name := range e.Extensions {

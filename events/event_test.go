@@ -54,6 +54,9 @@ func TestWhatIsNoCloudEventIsRefusedWithEveryReason(t *testing.T) {
 		`{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":"e"}`:                                  "base64",
 		`{"specversion":"1.0","id":"1","source":":%","type":"t"}`:                                                   "URI reference",
 		`{"specversion":"1.0","id":"1","source":"s","type":"t","data":"` + strings.Repeat("x", MaxEventSize) + `"}`: "at most",
+		`{"specversion":"1.0","id":"1","source":"s","type":"` + strings.Repeat("t", MaxType+1) + `"}`:               `"type" has 256 bytes, at most 255`,
+		`{"specversion":"1.0","id":"` + strings.Repeat("i", MaxName+1) + `","source":"s","type":"t"}`:               `"id" has 1025 bytes`,
+		`{"specversion":"1.0","id":"1","source":"` + strings.Repeat("s", MaxName+1) + `","type":"t"}`:               `"source" has 1025 bytes`,
 	} {
 		if _, err := Parse(nil, []byte(body)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.80s: %v, want %q in it", body, err, want)

@@ -129,9 +129,22 @@ func OutputSubject(run, state, attempt string) string {
 }
 
 // IngressSubject is the subject on which a tenant's source publishes an event.
-// key spreads events; Penstock puts the event's subject there.
+// key spreads events; Penstock puts the event's subject there. A key or type
+// whose token would be longer than 255 bytes stands there as its sha256 in
+// hex: the server ends a connection that sends a subject of some thousand bytes.
 func IngressSubject(tenant, source, key, typ string) string {
-	return "penstock.ev." + Token(tenant) + "." + Token(source) + "." + Token(key) + "." + Token(typ)
+	return "penstock.ev." + Token(tenant) + "." + Token(source) + "." + boundedToken(key) + "." + boundedToken(typ)
+}
+
+// maxToken is the longest token, in bytes, of a text that others choose freely.
+const maxToken = 255
+
+func boundedToken(s string) string {
+	t := Token(s)
+	if len(t) <= maxToken {
+		return t
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(s)))
 }
 
 // OutSubject is the subject of an outgoing event. env and app are "=" where

@@ -87,7 +87,7 @@ type Happening struct {
 	DurationMs int64          `json:"durationMs,omitempty"`
 	At         *time.Time     `json:"at,omitempty"` // when it will be
 
-	RequestedBy string     `json:"requestedBy,omitempty"` // a user, or "event:<source>"
+	RequestedBy string     `json:"requestedBy,omitempty"` // a user, or "event:<publisher>" of the event that started it
 	Authors     []string   `json:"authors,omitempty"`
 	By          string     `json:"by,omitempty"`
 	Roles       []string   `json:"roles,omitempty"`

@@ -253,10 +253,15 @@ func TestAnEnvironmentTakesOnlyItsOwnInputs(t *testing.T) {
 	}
 }
 
-// send gives an event to its aggregate.
+// send gives an event of the publisher forge to its aggregate.
 func send(t *testing.T, cat *workflows.Catalog, ev string) (env.Transition, *env.Event) {
 	t.Helper()
-	tr := env.StepEvent(cat, nil, 1, record.Input{ID: "e", Kind: record.InEvent, Event: json.RawMessage(ev)}, 1_800_000_000_000)
+	return sendBy(t, cat, "event:forge", ev)
+}
+
+func sendBy(t *testing.T, cat *workflows.Catalog, by, ev string) (env.Transition, *env.Event) {
+	t.Helper()
+	tr := env.StepEvent(cat, nil, 1, record.Input{ID: "e", Kind: record.InEvent, By: by, Event: json.RawMessage(ev)}, 1_800_000_000_000)
 	if !tr.Record || len(tr.Events) != 1 {
 		t.Fatalf("an event makes one record with one event: %+v", tr)
 	}
@@ -320,7 +325,7 @@ func TestWhatAnEventStarts(t *testing.T) {
 					b = a // none at all
 					ok = ok && len(m.Input.Start.Inputs) == 0
 				}
-				if !ok || string(a) != string(b) || m.ID != e.Runs[i] || m.Input.By != "event:/git" || m.Input.Start.Cause == nil || m.Input.Start.Cause.ID != "1" {
+				if !ok || string(a) != string(b) || m.ID != e.Runs[i] || m.Input.By != "event:forge" || m.Input.Start.Cause == nil || m.Input.Start.Cause.ID != "1" {
 					t.Errorf("started %s with %s by %s, want %s", m.Input.Start.Workflow, b, m.Input.By, a)
 				}
 			}
@@ -338,6 +343,21 @@ func TestTheSameEventStartsTheSameRuns(t *testing.T) {
 	_, c := send(t, cat, strings.Replace(event("com.acme.tagged", `{"sha":"abc"}`), `"id":"1"`, `"id":"2"`, 1))
 	if c.Runs[0] == a.Runs[0] {
 		t.Error("another event starts the same run")
+	}
+}
+
+func TestAnEventIsItsPublishersWhateverSourceItClaims(t *testing.T) {
+	cat := catalog(t)
+	_, claimed := sendBy(t, cat, "ana", event("com.acme.tagged", `{"sha":"bad"}`))
+	_, own := sendBy(t, cat, "event:/git", event("com.acme.tagged", `{"sha":"abc"}`))
+	for i := range own.Outbox {
+		a, b := claimed.Outbox[i], own.Outbox[i]
+		if a.ID == b.ID || a.Input.ID == b.Input.ID {
+			t.Error("an event with a claimed source takes the place of the source's own event")
+		}
+		if a.Input.By != "ana" || b.Input.By != "event:/git" {
+			t.Errorf("the runs are requested by %q and %q, not by who published", a.Input.By, b.Input.By)
+		}
 	}
 }
 

@@ -44,7 +44,7 @@ func StepEvent(cat *workflows.Catalog, prev *Event, v int64, in record.Input, no
 	if prev != nil {
 		return Transition{Answer: record.Answer{Status: events.StatusAlready}, State: prev}
 	}
-	m := &matcher{cat: cat, e: &Event{Now: now}, v: v}
+	m := &matcher{cat: cat, e: &Event{Now: now}, v: v, by: in.By}
 	m.t = Transition{Record: true, Answer: record.Answer{Status: events.StatusApplied}, State: m.e}
 	m.match(in, now)
 	return m.t
@@ -55,6 +55,7 @@ type matcher struct {
 	cat     *workflows.Catalog
 	e       *Event
 	v       int64
+	by      string // who published the event: a user, or "event:<publisher>"
 	t       Transition
 	refused bool
 }
@@ -123,11 +124,13 @@ func (m *matcher) try(wf *workflows.Workflow, i int, trig *workflows.Trigger, ev
 		m.reject(where + ": " + err.Error())
 		return
 	}
-	id := record.Derive("run", ev.Source, ev.ID, name, i)
+	// By its publisher too: a person may claim any source, and must not take
+	// the place of the event that the source itself publishes.
+	id := record.Derive("run", m.by, ev.Source, ev.ID, name, i)
 	m.e.Runs = append(m.e.Runs, id)
 	m.e.Reasons = append(m.e.Reasons, where+" starts run "+id)
 	m.e.Outbox = append(m.e.Outbox, record.Send{To: record.Run, ID: id, Input: record.Input{
-		ID: record.Derive("send", "event", ev.Source, ev.ID, name, i), Kind: record.InStart, By: "event:" + ev.Source,
+		ID: record.Derive("send", "event", m.by, ev.Source, ev.ID, name, i), Kind: record.InStart, By: m.by,
 		Start: &record.Start{Run: id, Workflow: name, Inputs: inputs, Cause: &m.e.Cause}}})
 }
 

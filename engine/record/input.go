@@ -32,7 +32,7 @@ const (
 type Input struct {
 	ID     string   `json:"id"`
 	Kind   string   `json:"kind"`
-	By     string   `json:"by,omitempty"`     // a user, "event:<source>", "worker:<id>" or "engine"
+	By     string   `json:"by,omitempty"`     // a user, "event:<publisher>", "worker:<id>" or "engine"
 	Groups []string `json:"groups,omitempty"` // that the login of By proved
 	Admin  bool     `json:"admin,omitempty"`  // the credential is an administrator's
 	Via    string   `json:"via,omitempty"`    // "bus", "http", …

@@ -209,7 +209,10 @@ func TestPrincipalsAreCheckedAndTheirFileIsPrivate(t *testing.T) {
 	for _, bad := range []struct{ kind, name, pool string }{
 		{bus.KindUser, "alice", ""}, {bus.KindAdmin, "alice", ""}, // one person, one name
 		{"robot", "x", ""}, {bus.KindUser, "", ""}, {bus.KindUser, "a\nb", ""}, {bus.KindUser, " a", ""},
-		{bus.KindUser, "worker:bob", ""}, {bus.KindUser, "engine:ENGINE", ""}, {bus.KindUser, "dave", "pool"},
+		{bus.KindUser, "worker:bob", ""}, {bus.KindUser, "engine:ENGINE", ""},
+		{bus.KindPublisher, "user:ana", ""}, {bus.KindUser, "event:ci", ""}, {bus.KindUser, "run:1", ""}, {bus.KindUser, "environment:production", ""},
+		{bus.KindWorker, "user:ana", ""}, {bus.KindWorker, "w", strings.Repeat("p", 64)},
+		{bus.KindUser, "dave", "pool"},
 		{bus.KindUser, strings.Repeat("x", 101), ""},
 	} {
 		if _, err := b.AddPrincipal(bad.kind, bad.name, bad.pool); err == nil {

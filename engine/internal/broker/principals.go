@@ -102,6 +102,9 @@ func (s *principals) add(kind, name, pool string, kinds []string) (secret string
 	return secret, p, s.save(append(slices.Clone(s.list), p))
 }
 
+// maxPool is the longest name of a pool, as in a workflow.
+const maxPool = 63
+
 // checkPrincipal says what is wrong with a new principal.
 func checkPrincipal(kind, name, pool string) error {
 	if !slices.Contains([]string{bus.KindUser, bus.KindAdmin, bus.KindWorker, bus.KindPublisher}, kind) {
@@ -110,8 +113,11 @@ func checkPrincipal(kind, name, pool string) error {
 	if name == "" || len(name) > 100 || strings.TrimSpace(name) != name || strings.ContainsFunc(name, unicode.IsControl) {
 		return fmt.Errorf("name %q of a %s: must have 1 to 100 bytes, no control characters and no space around it", name, kind)
 	}
-	if prefix, _, ok := strings.Cut(name, ":"); ok && slices.Contains([]string{"engine", bus.KindWorker, bus.KindPublisher}, prefix) {
-		return fmt.Errorf("name %q of a %s: must not begin with %q", name, kind, prefix+":")
+	if strings.Contains(name, ":") { // "user:ana", "event:ci" or "run:…" are names that the engine gives
+		return fmt.Errorf("name %q of a %s: must have no \":\"", name, kind)
+	}
+	if len(pool) > maxPool {
+		return fmt.Errorf("pool %q of %s %q: must have %d bytes at most", pool, kind, name, maxPool)
 	}
 	if kind != bus.KindWorker && pool != "" {
 		return fmt.Errorf("%s %q: only a worker has a pool", kind, name)

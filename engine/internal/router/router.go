@@ -143,10 +143,10 @@ func one(ctx context.Context, o Options, m jetstream.Msg, meta *jetstream.MsgMet
 // a message that is no event from others.
 func Input(publisher string, headers map[string][]string, body []byte, place string) (record.Input, string) {
 	ev, err := events.Parse(headers, body)
-	if err == nil && !strings.HasPrefix(publisher, "user:") && !events.SourceOf(publisher, ev.Source) {
+	if err == nil && !isPerson(publisher) && !events.SourceOf(publisher, ev.Source) {
 		err = fmt.Errorf("publisher %q may not speak as source %q: a source is the publisher's name, or the name, \"/\" and more", publisher, ev.Source)
 	}
-	in := record.Input{Kind: record.InEvent, By: "event:" + publisher}
+	in := record.Input{Kind: record.InEvent, By: by(publisher)}
 	if err != nil {
 		in.Bad = err.Error()
 		in.ID = record.Derive("bad", publisher, place)
@@ -158,6 +158,21 @@ func Input(publisher string, headers map[string][]string, body []byte, place str
 	}
 	return in, in.ID
 }
+
+// by is how the record names a publisher. A person who published is the person,
+// so that the starter of a run cannot hide behind an event.
+func by(publisher string) string {
+	if name, ok := strings.CutPrefix(publisher, PersonPrefix); ok {
+		return name
+	}
+	return "event:" + publisher
+}
+
+// PersonPrefix stands before the name of a person who published an event, in
+// the place of the publisher. No publisher's name has a ':'.
+const PersonPrefix = "user:"
+
+func isPerson(publisher string) bool { return strings.HasPrefix(publisher, PersonPrefix) }
 
 // publisherOf is the token of the subject that belongs to the publisher.
 func publisherOf(subject string) string {

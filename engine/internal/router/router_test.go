@@ -21,6 +21,9 @@ func TestTheSameEventOfTheSamePublisherIsTheSameCommand(t *testing.T) {
 	if a.By != "event:git" {
 		t.Errorf("by %q", a.By)
 	}
+	if p, _ := router.Input("user:ana", nil, []byte(event), "1@1"); p.By != "ana" || p.Bad != "" {
+		t.Errorf("ana's event is by %q, bad %q: its runs would not be hers", p.By, p.Bad)
+	}
 }
 
 func TestWhatIsNoEventOrOfAnotherSourceIsRecordedWithTheReason(t *testing.T) {

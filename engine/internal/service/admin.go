@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/penstock-cd/penstock/engine/internal/router"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows"
@@ -98,7 +99,7 @@ func (s *Service) publish(ctx context.Context, who Principal, body []byte) (any,
 	if err != nil {
 		return nil, refuse(events.CodeInvalid, "%v", err)
 	}
-	return nil, s.Ingest(ctx, "user:"+who.Name, ev)
+	return nil, s.Ingest(ctx, router.PersonPrefix+who.Name, ev)
 }
 
 // Ingest stores an event for the router, once.
