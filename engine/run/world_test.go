@@ -175,17 +175,9 @@ func (w *world) finish(task, worker string, r events.Result) run.Transition {
 	return w.do(record.Input{ID: "finish:" + task + worker, Kind: record.InAttemptFinish, By: "worker:" + worker, Attempt: &record.Attempt{Task: task, Worker: worker, Result: &r}})
 }
 
-func (w *world) timer() run.Transition {
-	return w.do(record.Input{ID: "timer", Kind: record.InTimer, By: "engine"})
-}
-
 func (w *world) decide(id, by, decision string, d events.Decide) run.Transition {
 	d.ID, d.Run, d.Decision = id, w.id, decision
 	return w.do(record.Input{ID: by + ":" + id, Kind: record.InDecide, By: by, Decide: &d})
-}
-
-func (w *world) cancel(id, by, reason string) run.Transition {
-	return w.do(record.Input{ID: by + ":" + id, Kind: record.InCancel, By: by, Cancel: &events.CancelRun{ID: id, Run: w.id, Reason: reason}})
 }
 
 func (w *world) grant(env string, n int64) run.Transition {
