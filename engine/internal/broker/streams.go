@@ -90,12 +90,15 @@ func (b *Broker) EnsureStreams(ctx context.Context) error {
 		if w.share > 0 && b.maxStore > 0 {
 			w.config.MaxBytes = b.maxStore / 100 * w.share
 		}
-		errs = append(errs, ensureStream(ctx, w.conn, w.config))
+		errs = append(errs, ensureStream(ctx, w.conn, w.config, b.opts.External == nil))
 	}
 	return errors.Join(append(errs, b.ensureDefinitions(ctx))...)
 }
 
-func ensureStream(ctx context.Context, nc *nats.Conn, want jetstream.StreamConfig) error {
+// ensureStream makes a stream where there is none. One that exists is given
+// more space when grow says so and more is wanted, never less: that could
+// drop what is in it.
+func ensureStream(ctx context.Context, nc *nats.Conn, want jetstream.StreamConfig, grow bool) error {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
@@ -107,8 +110,15 @@ func ensureStream(ctx context.Context, nc *nats.Conn, want jetstream.StreamConfi
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", want.Name, err)
 	}
-	if list := drift(s.CachedInfo().Config, want); len(list) > 0 {
+	have := s.CachedInfo().Config
+	if list := drift(have, want); len(list) > 0 {
 		return fmt.Errorf("stream %s is not as it must be:\n  %s\nchange it back with nats stream edit, or restore it", want.Name, strings.Join(list, "\n  "))
+	}
+	if grow && have.MaxBytes > 0 && have.MaxBytes < want.MaxBytes {
+		have.MaxBytes = want.MaxBytes
+		if _, err := js.UpdateStream(ctx, have); err != nil {
+			return fmt.Errorf("stream %s: more space for it: %w", want.Name, err)
+		}
 	}
 	return nil
 }
