@@ -64,16 +64,17 @@ type StartRun struct {
 
 // GetRun names a run, by its id or a prefix of it that fits one run only.
 type GetRun struct {
-	Run string `json:"run"`
-	At  int64  `json:"at,omitempty"`
+	Run   string `json:"run" validate:"max=200"`
+	At    int64  `json:"at,omitempty"`
+	After uint64 `json:"after,omitempty"` // of run.records: only those behind this sequence
 }
 
 // ListRuns selects runs, newest first.
 type ListRuns struct {
 	Workflow string `json:"workflow,omitempty"`
-	Status   string `json:"status,omitempty"` // "running", "waiting", "done", or an outcome
-	Limit    int    `json:"limit,omitempty"`  // 50 when 0, at most 1000
-	Cursor   string `json:"cursor,omitempty"` // from the page before
+	Status   string `json:"status,omitempty"`                 // "running", "waiting", "done", or an outcome
+	Limit    int    `json:"limit,omitempty" validate:"gte=0"` // 50 when 0, at most 1000
+	Cursor   string `json:"cursor,omitempty"`                 // from the page before
 }
 
 // RunList is a page of runs.
@@ -176,9 +177,11 @@ type CancelRun struct {
 	Reason string `json:"reason,omitempty" validate:"max=2000"`
 }
 
-// Records are the records of a run, oldest first, as stored.
+// Records are the records of a run, oldest first, as stored. Next is set when
+// there are more than fit into one answer: GetRun.After of the next request.
 type Records struct {
 	Records []StoredRecord `json:"records"`
+	Next    uint64         `json:"next,omitempty"`
 }
 
 // StoredRecord is a record with its place in the stream.
@@ -203,8 +206,8 @@ type ReadOutput struct {
 	Run   string `json:"run"`
 	State string `json:"state,omitempty"` // path of a state or branch; empty means all
 	After uint64 `json:"after,omitempty"` // cursor: Output.Next of the answer before
-	Limit int    `json:"limit,omitempty"`
-	Wait  int64  `json:"waitMs,omitempty"` // how long to wait when there is nothing, at most 20000
+	Limit int    `json:"limit,omitempty" validate:"gte=0"`
+	Wait  int64  `json:"waitMs,omitempty" validate:"gte=0"` // how long to wait when there is nothing, at most 20000
 }
 
 // Output is a piece of output.
@@ -227,17 +230,19 @@ type ReadEvents struct {
 	After uint64   `json:"after,omitempty"` // cursor
 	Run   string   `json:"run,omitempty"`
 	Types []string `json:"types,omitempty"` // full types or short ones; a final * matches any rest
-	Limit int      `json:"limit,omitempty"`
-	Wait  int64    `json:"waitMs,omitempty"`
+	Limit int      `json:"limit,omitempty" validate:"gte=0"`
+	Wait  int64    `json:"waitMs,omitempty" validate:"gte=0"`
 	// End asks for no events, only for Next: the cursor of the newest event.
 	End bool `json:"end,omitempty"`
 }
 
 // EventPage is a page of events. Next is the cursor behind the page: it moves
 // on over events that were not asked for, and is After when nothing came after.
+// A page may be empty and there may be more all the same, as long as Next moves.
 type EventPage struct {
-	Events []Event `json:"events"`
-	Next   uint64  `json:"next"`
+	Events  []Event  `json:"events"`
+	Cursors []uint64 `json:"cursors,omitempty"` // the cursor behind each event
+	Next    uint64   `json:"next"`
 }
 
 // Apply puts definitions in force.
@@ -292,10 +297,10 @@ type ServerInfo struct {
 
 // Hello is what a worker says of itself, when it starts and every 10 s.
 type Hello struct {
-	Worker  string   `json:"worker"`
-	Kinds   []string `json:"kinds"`
-	Host    string   `json:"host,omitempty"`
-	Version string   `json:"version,omitempty"`
+	Worker  string   `json:"worker" validate:"max=200"`
+	Kinds   []string `json:"kinds" validate:"max=1000,dive,max=100"`
+	Host    string   `json:"host,omitempty" validate:"max=300"`
+	Version string   `json:"version,omitempty" validate:"max=200"`
 	Busy    int      `json:"busy"`
 	Slots   int      `json:"slots"`
 	Bye     bool     `json:"bye,omitempty"`

@@ -81,24 +81,24 @@ func (f Fence) Before(g Fence) bool {
 
 // StartRequest asks to start an attempt.
 type StartRequest struct {
-	Task   string `json:"task"` // Task.ID
-	Run    string `json:"run"`
-	Worker string `json:"worker"` // who asks: stable while the process lives
+	Task   string `json:"task" validate:"max=200"` // Task.ID
+	Run    string `json:"run" validate:"max=200"`
+	Worker string `json:"worker" validate:"max=200"` // who asks: stable while the process lives
 }
 
 // HeartbeatRequest says that the attempt is being worked on.
 type HeartbeatRequest struct {
-	Task     string `json:"task"`
-	Run      string `json:"run"`
-	Worker   string `json:"worker"`
-	Progress string `json:"progress,omitempty"` // one line for people, not recorded
+	Task     string `json:"task" validate:"max=200"`
+	Run      string `json:"run" validate:"max=200"`
+	Worker   string `json:"worker" validate:"max=200"`
+	Progress string `json:"progress,omitempty"` // one line for people, 500 bytes at most, not recorded
 }
 
 // FinishRequest reports the end of an attempt.
 type FinishRequest struct {
-	Task   string `json:"task"`
-	Run    string `json:"run"`
-	Worker string `json:"worker"`
+	Task   string `json:"task" validate:"max=200"`
+	Run    string `json:"run" validate:"max=200"`
+	Worker string `json:"worker" validate:"max=200"`
 	Result Result `json:"result"`
 }
 
@@ -183,4 +183,10 @@ type Answer struct {
 	Verdict    string          `json:"verdict,omitempty"` // of a heartbeat
 	RetryAfter int64           `json:"retryAfterMs,omitempty"`
 	Result     json.RawMessage `json:"result,omitempty"` // what was asked for, by verb
+}
+
+// Final reports whether the answer settles the request: repeating it would be
+// answered the same. A busy answer and a fault of the engine are not final.
+func (a Answer) Final() bool {
+	return a.Status != StatusBusy && (a.Status != StatusError || a.Code != CodeInternal)
 }

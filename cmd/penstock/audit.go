@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -28,8 +29,8 @@ happened. With -o json they stand as they are stored, with their hashes.`,
 		ValidArgsFunction: a.complete(completeRuns),
 		RunE: func(cmd *cobra.Command, arg []string) error {
 			return a.with(cmd.Context(), func(s *session) error {
-				var list events.Records
-				if _, err := s.ask(cmd.Context(), events.VerbRecords, events.GetRun{Run: arg[0]}, &list); err != nil {
+				list, err := s.records(cmd.Context(), arg[0])
+				if err != nil {
 					return err
 				}
 				if a.output == "json" {
@@ -38,6 +39,21 @@ happened. With -o json they stand as they are stored, with their hashes.`,
 				return a.printRecords(list)
 			})
 		},
+	}
+}
+
+// records gets all records of a run, as many answers as that takes.
+func (s *session) records(ctx context.Context, run string) (all events.Records, err error) {
+	for q := (events.GetRun{Run: run}); ; {
+		var page events.Records
+		if _, err := s.ask(ctx, events.VerbRecords, q, &page); err != nil {
+			return all, err
+		}
+		all.Records = append(all.Records, page.Records...)
+		if page.Next <= q.After {
+			return all, nil
+		}
+		q.After = page.Next
 	}
 }
 

@@ -95,6 +95,26 @@ func TestRecordsAreShownWithTheirRulesAndEvents(t *testing.T) {
 	golden(t, "records", args, penstock(t, args...))
 }
 
+func TestALongRecordIsShownWhole(t *testing.T) {
+	f := newFake(t)
+	f.handle(events.VerbRecords, func(p json.RawMessage) events.Answer {
+		var q events.GetRun
+		if err := json.Unmarshal(p, &q); err != nil {
+			t.Error(err)
+		}
+		page := events.Records{Records: []events.StoredRecord{{Seq: q.After + 1, Hash: "x", Record: json.RawMessage(`{}`)}}}
+		if q.After < 2 {
+			page.Next = q.After + 1
+		}
+		result, _ := json.Marshal(page)
+		return events.Answer{Status: events.StatusApplied, Result: result}
+	})
+	var list events.Records
+	if err := json.Unmarshal([]byte(penstock(t, "audit", "show", "k3f9", "-o", "json").out), &list); err != nil || len(list.Records) != 3 {
+		t.Errorf("%d of 3 records are shown, %v", len(list.Records), err)
+	}
+}
+
 func TestJSONIsTheAnswerOfTheEngine(t *testing.T) {
 	f := newFake(t)
 	f.gives(events.VerbGet, waitingRun())

@@ -83,7 +83,7 @@ var fieldMeanings = map[string]map[string]string{
 		"truncated": "The output was cut here at its limit.",
 		"end":       "The attempt writes no more.",
 	},
-	"Records": {"records": "Each record."},
+	"Records": {"records": "Each record.", "next": "Set when there are more: the after of the next request."},
 	"RunList": {"runs": "The runs, newest first.", "next": "Cursor of the next page; none at the end."},
 	"RunView": {
 		"id":          "Id of the run.",

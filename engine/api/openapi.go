@@ -90,7 +90,7 @@ func (s *server) runOperations(api huma.API) {
 	huma.Register(api, ops.new("cancel-run", "POST /v1/runs/{run}/cancel", "Cancel a run",
 		"Cancels a run: what is going on is stopped, and what its workflow says about undoing is done.", 200, 403, 404, 409, 507), s.cancel)
 	huma.Register(api, ops.new("get-run-records", "GET /v1/runs/{run}/records", "The record of a run",
-		"All records of a run as they are stored, oldest first, each with its hash.", 200, 404), s.records)
+		"The records of a run as they are stored, oldest first, each with its hash; a long record comes in several answers.", 200, 404), s.records)
 	huma.Register(api, ops.new("verify-run", "GET /v1/runs/{run}/verify", "Verify a run",
 		"Folds the run again from its records, checks the chain of their hashes, and evaluates every rule again on its recorded inputs. 200 says that the audit was made; ok says what it found.", 200, 404), s.verify)
 	huma.Register(api, ops.new("get-run-output", "GET /v1/runs/{run}/output", "Output of a run's tasks",

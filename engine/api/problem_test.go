@@ -67,6 +67,7 @@ func TestRequestsReachTheServiceAsTheyWereMeant(t *testing.T) {
 		{"GET /v1/runs/r1", "", events.VerbGet, `{"run":"r1"}`, 200},
 		{"GET /v1/runs/r1/why", "", events.VerbWhy, `{"run":"r1"}`, 200},
 		{"GET /v1/runs/r1/records", "", events.VerbRecords, `{"run":"r1"}`, 200},
+		{"GET /v1/runs/r1/records?after=42", "", events.VerbRecords, `{"run":"r1","after":42}`, 200},
 		{"GET /v1/runs/r1/verify", "", events.VerbVerify, `{"run":"r1"}`, 200},
 		{"GET /v1/runs/r1/output?state=verify.test&after=18446744073709551615&limit=5&wait=2", "", events.VerbOutput,
 			`{"run":"r1","state":"verify.test","after":18446744073709551615,"limit":5,"waitMs":2000}`, 200},

@@ -101,8 +101,13 @@ func (s *server) why(ctx context.Context, in *runInput) (*body[events.WhyView], 
 	return get[events.WhyView](ctx, s, events.VerbWhy, events.GetRun{Run: in.Run})
 }
 
-func (s *server) records(ctx context.Context, in *runInput) (*body[events.Records], error) {
-	return get[events.Records](ctx, s, events.VerbRecords, events.GetRun{Run: in.Run})
+type recordsInput struct {
+	runInput
+	After uint64 `query:"after" doc:"Only records behind this one: the next of the answer before."`
+}
+
+func (s *server) records(ctx context.Context, in *recordsInput) (*body[events.Records], error) {
+	return get[events.Records](ctx, s, events.VerbRecords, events.GetRun{Run: in.Run, After: in.After})
 }
 
 func (s *server) verify(ctx context.Context, in *runInput) (*body[events.Verification], error) {

@@ -23,9 +23,7 @@ const (
 
 // stream sends events as they happen, as server-sent events. Each message is
 // one CloudEvent in structured JSON. The id of a message is a cursor: a client
-// that comes back with it goes on behind it. A page of events is read at once
-// and its last event carries the cursor, so a connection that breaks inside of
-// a page repeats the page: source and id tell the repeats.
+// that comes back with it goes on behind it, and nothing is repeated.
 func (s *server) stream(w http.ResponseWriter, r *http.Request) {
 	q, err := s.query(r)
 	if err != nil {
@@ -136,9 +134,10 @@ type sse struct {
 	ctrl *http.ResponseController
 }
 
-// page sends the events of a page. The cursor goes along with the last one;
-// when it moved over events that the client does not want, or at the start,
-// it goes alone, which clients remember without seeing a message.
+// page sends the events of a page, each with the cursor behind it; the last one
+// has that of the page. When it moved over events that the client does not
+// want, or at the start, the cursor goes alone, which clients remember without
+// seeing a message.
 func (s *sse) page(after uint64, p events.EventPage, always bool) error {
 	var b bytes.Buffer
 	for i, ev := range p.Events {
@@ -146,8 +145,11 @@ func (s *sse) page(after uint64, p events.EventPage, always bool) error {
 		if err != nil {
 			return err
 		}
-		if i == len(p.Events)-1 {
+		switch {
+		case i == len(p.Events)-1:
 			fmt.Fprintf(&b, "id: %d\n", p.Next)
+		case i < len(p.Cursors):
+			fmt.Fprintf(&b, "id: %d\n", p.Cursors[i])
 		}
 		fmt.Fprintf(&b, "data: %s\n\n", data)
 	}

@@ -73,6 +73,7 @@ func (o *outbox) answer(ctx context.Context, verb string, body []byte) events.An
 			page.Next = i
 			if i != 4 { // event 4 is one that nobody wants
 				page.Events = append(page.Events, events.Event{ID: fmt.Sprint(i), Source: "/test", Type: "t"})
+				page.Cursors = append(page.Cursors, i)
 			}
 		}
 	}
@@ -182,6 +183,19 @@ func TestAStreamGoesOnBehindTheLastEventSeen(t *testing.T) {
 	}
 	if lastID(rest) != "6" {
 		t.Errorf("the cursor is %q", lastID(rest))
+	}
+}
+
+func TestAStreamThatBreaksInsideOfAPageRepeatsNothing(t *testing.T) {
+	url := serve(t, newOutbox(3), 0)
+	ctx := deadline(t)
+	first := messages(t, client(ctx, t, url+"/v1/events?after=0", "t-user").Body, 2) // 1 and 2, of a page of 3
+	if lastID(first) != "2" {
+		t.Fatalf("the cursor behind event 2 is %q", lastID(first))
+	}
+	rest := messages(t, client(ctx, t, url+"/v1/events?after=0", "t-user", "Last-Event-ID", lastID(first)).Body, 1)
+	if diff := cmp.Diff([]string{"3"}, ids(rest)); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -140,6 +140,12 @@ func (s *server) ingest(r *http.Request, ev *events.Event) error {
 		return err
 	}
 	if err := s.o.Service.Ingest(r.Context(), who.Name, ev); err != nil {
+		if told, ok := errors.AsType[interface {
+			error
+			Code() string
+		}](err); ok {
+			return refused(told.Code(), told.Error())
+		}
 		s.o.Log.Error("an event of the webhook was not stored", "publisher", who.Name, "error", err, "request", requestID(r.Context()))
 		return newProblem(http.StatusServiceUnavailable, codeBusy, "the event was not stored; send it again: "+err.Error()).retry(retryBusy)
 	}

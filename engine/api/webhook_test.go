@@ -126,6 +126,25 @@ func TestABatchThatIsNotStoredWholeMayBeRepeated(t *testing.T) {
 	}
 }
 
+// coded is an error of the service.
+type coded struct{ code, reason string }
+
+func (c coded) Error() string { return c.reason }
+func (c coded) Code() string  { return c.code }
+
+func TestAPublisherIsToldWhyAnEventIsNotStored(t *testing.T) {
+	for code, status := range map[string]int{events.CodeFull: 507, events.CodeInvalid: 422} {
+		f := &fake{ingest: func(int) error { return coded{code, "the store takes no more"} }}
+		w := call(t, New(options(f)), "t-publisher", "POST /v1/events", oneEvent, "Content-Type", events.ContentType)
+		if p := wantProblem(t, w, status, code); p.Detail != "the store takes no more" {
+			t.Errorf("%+v", p)
+		}
+		if code == events.CodeFull && w.Header().Get("Retry-After") == "" {
+			t.Error("it is not said when to send it again")
+		}
+	}
+}
+
 // fuzz the parser through HTTP: whatever is sent, the answer is one of those
 // that are documented.
 func FuzzWebhook(f *testing.F) {

@@ -95,6 +95,8 @@ type Start struct {
 type Attempt struct {
 	Task   string         `json:"task"`
 	Worker string         `json:"worker,omitempty"`
+	Pool   string         `json:"pool,omitempty"`  // of the worker's credential; empty in records of before
+	Kinds  []string       `json:"kinds,omitempty"` // the only ones that the credential is for; none is no limit
 	Result *events.Result `json:"result,omitempty"`
 }
 

@@ -70,6 +70,7 @@ const (
 	defaultBackoff    = 2 * time.Second
 	defaultMaxBackoff = 5 * time.Minute
 	lostAttempts      = 3         // attempts of a repeatable task whose workers are lost, where nothing else is said
+	noticeAttempts    = 5         // attempts of a notification
 	statusAttempts    = 5         // questions about what became of a lost attempt
 	notTakenNotice    = time.Hour // a notification that no worker took by then has failed
 	maxSteps          = 200       // states entered in one step; more is a loop that waits for nothing

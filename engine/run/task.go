@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +67,7 @@ func (x *step) taskID(t *Task) string {
 	if t.Detached {
 		visit = 0
 	}
-	return record.Derive("task", x.s.ID, t.Path, visit, t.Attempt, t.Lost, t.Asked)
+	return attemptID(x.s.ID, t.Path, visit, t.Attempt, t.Lost, t.Asked)
 }
 
 func (x *step) taskEnvironment(name string, secrets []string) *events.TaskEnvironment {
@@ -91,7 +92,7 @@ func (x *step) activity(t *Task) workflows.Activity {
 	switch {
 	case t.Detached: // not by its path: a state may be called notify
 		return workflows.Activity{Task: "notify", StartTimeout: workflows.Duration(notTakenNotice), Timeout: workflows.Duration(5 * time.Minute),
-			Retry: &workflows.Retry{Attempts: 5, Backoff: workflows.Duration(10 * time.Second)}}
+			Retry: &workflows.Retry{Attempts: noticeAttempts, Backoff: workflows.Duration(10 * time.Second)}}
 	case t.Closing:
 		var n int
 		fmt.Sscan(rest, &n)
@@ -145,6 +146,10 @@ func (x *step) attemptStart(a *record.Attempt) {
 	switch {
 	case t == nil || t.Status == taskDone || t.Status == taskBackoff || t.Status == taskLocked:
 		x.unrecorded(events.StatusStale, "", "this attempt is not current any more")
+	case a.Pool != "" && a.Pool != t.Pool:
+		x.unrecorded(events.StatusRefused, events.CodeDenied, fmt.Sprintf("the task is for workers of pool %s, and this one is of pool %s", t.Pool, a.Pool))
+	case len(a.Kinds) > 0 && !slices.Contains(a.Kinds, t.Kind):
+		x.unrecorded(events.StatusRefused, events.CodeDenied, fmt.Sprintf("the task is of kind %s, and this worker may take %s only", t.Kind, strings.Join(a.Kinds, ", ")))
 	case t.Status == taskQueued:
 		t.Status, t.Worker, t.V, t.BeganAt, t.StartBy = taskRunning, a.Worker, x.v, x.now, 0
 		if timeout := x.activity(t).Timeout; timeout > 0 {
@@ -195,21 +200,6 @@ func (x *step) attemptFinish(a *record.Attempt) {
 	}
 	x.learn(r.Facts)
 	x.conclude(t, r, outputs)
-}
-
-// stale records, once, that somebody reported on an attempt that is not theirs.
-func (x *step) stale(a *record.Attempt) {
-	for _, s := range x.s.Seen {
-		if s.is(a.Task, x.in.Kind, a.Worker) {
-			x.out.At = s.V
-			x.unrecorded(events.StatusStale, "", s.Answer.Reason)
-			return
-		}
-	}
-	reason := "the attempt is not current, or not this worker's; its result changes nothing"
-	x.out.Answer = record.Answer{Status: events.StatusStale, Reason: reason}
-	x.remember(a.Task, a.Worker)
-	x.emit(events.TaskRefused, events.Happening{State: x.s.At, Worker: a.Worker, Reason: reason})
 }
 
 func validOutcome(o string) bool {

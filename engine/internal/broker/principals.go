@@ -194,6 +194,19 @@ func (b *Broker) AddPrincipal(kind, name, pool string, kinds ...string) (bus.Cre
 	return c, nil
 }
 
+// WorkerKinds gives the only kinds whose tasks a worker's credential is for;
+// none is no limit.
+func (b *Broker) WorkerKinds(name string) []string {
+	b.principals.mu.RLock()
+	defer b.principals.mu.RUnlock()
+	for i := range b.principals.list {
+		if p := &b.principals.list[i]; p.Kind == bus.KindWorker && p.Name == name {
+			return p.Kinds
+		}
+	}
+	return nil
+}
+
 // ListPrincipals lists all principals, by kind and name.
 func (b *Broker) ListPrincipals() []events.Principal { return b.principals.all() }
 

@@ -104,13 +104,27 @@ func (s *Service) publish(ctx context.Context, who Principal, body []byte) (any,
 
 // Ingest stores an event for the router, once.
 func (s *Service) Ingest(ctx context.Context, publisher string, ev *events.Event) error {
+	if err := ev.Validate(); err != nil {
+		return refuse(events.CodeInvalid, "event %q: %v", ev.ID, err)
+	}
 	p, err := json.Marshal(ev)
 	if err != nil {
-		return err
+		return refuse(events.CodeInvalid, "event %q: %v", ev.ID, err)
 	}
-	_, err = s.ext.PublishMsg(ctx, &nats.Msg{Subject: events.IngressSubject(events.DefaultTenant, publisher, ev.Subject, ev.Type), Data: p,
-		Header: nats.Header{"Content-Type": {events.ContentType}}},
-		jetstream.WithMsgID(events.MessageID(events.DefaultTenant, publisher+"\x00"+ev.Source, ev.ID)))
+	if len(p) > events.MaxEventSize {
+		return refuse(events.CodeInvalid, "event %q has %d bytes in structured JSON, at most %d are accepted", ev.ID, len(p), events.MaxEventSize)
+	}
+	m := &nats.Msg{Subject: events.IngressSubject(events.DefaultTenant, publisher, ev.Subject, ev.Type), Data: p,
+		Header: nats.Header{"Content-Type": {events.ContentType}}}
+	m.Header.Set(jetstream.MsgIDHeader, events.MessageID(events.DefaultTenant, publisher+"\x00"+ev.Source, ev.ID))
+	ack, err := s.ext.PublishMsg(ctx, m)
+	if err == nil && ack.Duplicate {
+		// The server remembers ids, not contents or who sent them: somebody
+		// else may have used this one. Without it the event is stored for
+		// certain, and a repeat is recognised when it is recorded.
+		m.Header.Del(jetstream.MsgIDHeader)
+		_, err = s.ext.PublishMsg(ctx, m)
+	}
 	return s.stored("the event was not stored", err)
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/env"
+	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
@@ -212,15 +213,33 @@ func (s *Service) records(ctx context.Context, who Principal, body []byte) (any,
 	if err != nil {
 		return nil, err
 	}
+	var req events.GetRun
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
 	list, err := s.o.Journal.History(ctx, events.LogSubject(record.Run, id))
 	if err != nil {
 		return nil, err
 	}
-	out := events.Records{}
+	return recordsPage(list, req.After, int(min(2<<20, s.o.Broker.Engine.MaxPayload()/2))), nil
+}
+
+// recordsPage gives the records behind a sequence that together have no more
+// than so many bytes, but one at least.
+func recordsPage(list []journal.Entry, after uint64, most int) events.Records {
+	out := events.Records{Records: []events.StoredRecord{}}
+	size := 0
 	for _, e := range list {
+		if e.Seq <= after {
+			continue
+		}
+		if size += len(e.Data); size > most && len(out.Records) > 0 {
+			out.Next = out.Records[len(out.Records)-1].Seq
+			break
+		}
 		out.Records = append(out.Records, events.StoredRecord{Seq: e.Seq, Hash: record.Hash(e.Data), Record: e.Data})
 	}
-	return out, nil
+	return out
 }
 
 func (s *Service) verify(ctx context.Context, who Principal, body []byte) (any, error) {

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,6 +65,7 @@ type Service struct {
 	ext      jetstream.JetStream
 	validate *validator.Validate
 	workers  *workerList
+	readers  *readers
 	prepared sync.Map // [2]string{pool, kind} whose consumer is there
 	handlers map[string]handler
 }
@@ -72,7 +74,7 @@ type handler func(ctx context.Context, who Principal, body []byte) (any, error)
 
 // New makes a service.
 func New(o Options) (*Service, error) {
-	s := &Service{o: o, validate: validator.New(validator.WithRequiredStructEnabled()), workers: newWorkerList()}
+	s := &Service{o: o, validate: validator.New(validator.WithRequiredStructEnabled()), workers: newWorkerList(), readers: newReaders()}
 	var errs [3]error
 	s.work, errs[0] = jetstream.New(o.Broker.Work)
 	s.notify, errs[1] = jetstream.New(o.Broker.Notify)
@@ -147,16 +149,30 @@ func failure(err error) events.Answer {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return events.Answer{Status: events.StatusBusy, Reason: "no answer in time; repeat with the same id"}
 	}
+	if slices.ContainsFunc(unreachable, func(why error) bool { return errors.Is(err, why) }) {
+		return events.Answer{Status: events.StatusBusy, Reason: "the store does not answer; repeat with the same id: " + err.Error(), RetryAfter: 1000}
+	}
 	return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
 }
 
+// unreachable are errors of a store that may answer again.
+var unreachable = []error{nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionClosed, nats.ErrConnectionReconnecting,
+	jetstream.ErrNoStreamResponse}
+
 // Codes of the server for a store that takes no more.
-var fullCodes = []jetstream.ErrorCode{10002, 10023, 10047, 10077, 10122}
+var fullCodes = []jetstream.ErrorCode{10002, 10023, 10047, 10122}
+
+// codeStoreFailed is any failure to store, among them a limit of the stream.
+const codeStoreFailed = 10077
+
+func isFull(api *jetstream.APIError) bool {
+	return slices.Contains(fullCodes, api.ErrorCode) || api.ErrorCode == codeStoreFailed && strings.HasPrefix(api.Description, "maximum ")
+}
 
 // stored turns the server's answer that it takes no more into a refusal.
 func (s *Service) stored(what string, err error) error {
 	var api *jetstream.APIError
-	if !errors.As(err, &api) || !slices.Contains(fullCodes, api.ErrorCode) {
+	if !errors.As(err, &api) || !isFull(api) {
 		return err
 	}
 	if why := s.o.Broker.Full(); why != nil {
@@ -231,21 +247,27 @@ func (s *Service) run(prefix string) (string, error) {
 	return id, nil
 }
 
-// limit is how many requests are answered at once.
-const limit = 4096
+// busy is the answer to a request for which there is no place.
+var busy, _ = json.Marshal(events.Answer{Status: events.StatusBusy, RetryAfter: 500, // texts and numbers always encode
+	Reason: "the engine answers as many requests as it can; repeat it with the same id"})
 
-// Serve answers requests on the bus until ctx ends.
+// Serve answers requests on the bus until ctx ends. Taking a request never
+// waits: one for which there is no place is answered at once.
 func (s *Service) Serve(ctx context.Context) error {
-	slots := make(chan struct{}, limit)
+	places := newSlots()
 	answers := funnel.New(s.send)
 	var work sync.WaitGroup
 	sub, err := s.o.Broker.Engine.QueueSubscribe("penstock.api.>", "penstock-engine", func(m *nats.Msg) {
 		if m.Reply == "" {
 			return // nobody would hear the answer, and nothing unanswered is done
 		}
-		slots <- struct{}{}
+		release := places.take(m.Subject)
+		if release == nil {
+			answers.Add(nats.Msg{Subject: m.Reply, Data: busy})
+			return
+		}
 		work.Go(func() {
-			defer func() { <-slots }()
+			defer release()
 			answers.Add(nats.Msg{Subject: m.Reply, Data: s.respond(ctx, m)})
 		})
 	})
@@ -283,7 +305,16 @@ func (s *Service) respond(ctx context.Context, m *nats.Msg) []byte {
 		defer cancel()
 		a = s.Handle(ctx, who, verb, m.Data)
 	}
+	return encode(a, s.o.Broker.Engine.MaxPayload())
+}
+
+// encode gives an answer as JSON. One that the server would not take is an
+// answer that says so.
+func encode(a events.Answer, most int64) []byte {
 	p, err := json.Marshal(a)
+	if err == nil && int64(len(p)) > most {
+		err = refuse(events.CodeInvalid, "the answer has %d bytes, and the server passes on %d at most: ask for less at once", len(p), most)
+	}
 	if err != nil {
 		p, _ = json.Marshal(failure(err)) // texts always encode
 	}

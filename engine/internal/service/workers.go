@@ -2,10 +2,13 @@ package service
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
@@ -24,7 +27,8 @@ func (s *Service) attemptStart(ctx context.Context, who Principal, body []byte) 
 	if err := s.readWorker(who, body, &req); err != nil {
 		return nil, err
 	}
-	return s.attempt(ctx, who, req.Run, record.InAttemptStart, &record.Attempt{Task: req.Task, Worker: req.Worker}), nil
+	return s.attempt(ctx, who, req.Run, record.InAttemptStart, &record.Attempt{Task: req.Task, Worker: req.Worker,
+		Pool: who.Pool, Kinds: s.o.Broker.WorkerKinds(who.Name)}), nil
 }
 
 func (s *Service) attemptFinish(ctx context.Context, who Principal, body []byte) (any, error) {
@@ -32,7 +36,60 @@ func (s *Service) attemptFinish(ctx context.Context, who Principal, body []byte)
 	if err := s.readWorker(who, body, &req); err != nil {
 		return nil, err
 	}
-	return s.attempt(ctx, who, req.Run, record.InAttemptFinish, &record.Attempt{Task: req.Task, Worker: req.Worker, Result: &req.Result}), nil
+	result, err := bounded(req.Result)
+	if err != nil {
+		return nil, err
+	}
+	return s.attempt(ctx, who, req.Run, record.InAttemptFinish, &record.Attempt{Task: req.Task, Worker: req.Worker, Result: result}), nil
+}
+
+// What a worker may have recorded, in bytes.
+const (
+	maxOutputs  = 48 << 10
+	maxResult   = 256 << 10
+	maxMessage  = 16 << 10
+	maxProgress = 500
+)
+
+// bounded is a result that can be recorded: one that is too large is a failure
+// that says so, where it was not one already.
+func bounded(r events.Result) (*events.Result, error) {
+	outputs, err := json.Marshal(r.Outputs)
+	if err != nil {
+		return nil, refuse(events.CodeInvalid, "the outputs of the result: %v", err)
+	}
+	whole, err := json.Marshal(r)
+	if err != nil {
+		return nil, refuse(events.CodeInvalid, "the result: %v", err)
+	}
+	if len(outputs) <= maxOutputs && len(whole) <= maxResult {
+		return &r, nil
+	}
+	if r.Outcome == events.Succeeded || r.Error == nil {
+		return &events.Result{Outcome: failedUnless(r.Outcome), Error: &events.TaskError{Code: "result_too_large",
+			Message: fmt.Sprintf("the result has %d bytes, of which the outputs are %d, and at most %d and %d are recorded; put large things into an artifact",
+				len(whole), len(outputs), maxResult, maxOutputs)}}, nil
+	}
+	return &events.Result{Outcome: r.Outcome, Error: &events.TaskError{Code: short(r.Error.Code, 100), Message: short(r.Error.Message, maxMessage),
+		Retryable: r.Error.Retryable}}, nil
+}
+
+func failedUnless(outcome string) string {
+	if outcome == events.Succeeded {
+		return events.Failed
+	}
+	return outcome
+}
+
+// short cuts a text to n bytes at most, between two characters.
+func short(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 func (s *Service) attemptHeartbeat(ctx context.Context, who Principal, body []byte) (any, error) {
@@ -40,7 +97,7 @@ func (s *Service) attemptHeartbeat(ctx context.Context, who Principal, body []by
 	if err := s.readWorker(who, body, &req); err != nil {
 		return nil, err
 	}
-	req.Worker = qualified(who, req.Worker)
+	req.Worker, req.Progress = qualified(who, req.Worker), short(req.Progress, maxProgress)
 	return answered{s.o.Owner.Heartbeat(ctx, req)}, nil
 }
 

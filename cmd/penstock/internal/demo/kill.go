@@ -75,7 +75,16 @@ func (s *story) killAndStart(ctx context.Context, run, when string) error {
 }
 
 func (s *story) records(ctx context.Context, run string) ([]events.StoredRecord, error) {
-	var list events.Records
-	err := s.people["marta"].ask(ctx, events.VerbRecords, events.GetRun{Run: run}, &list)
-	return list.Records, err
+	var all []events.StoredRecord
+	for q := (events.GetRun{Run: run}); ; {
+		var page events.Records
+		if err := s.people["marta"].ask(ctx, events.VerbRecords, q, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Records...)
+		if page.Next <= q.After {
+			return all, nil
+		}
+		q.After = page.Next
+	}
 }
