@@ -102,7 +102,7 @@ func (s *server) why(ctx context.Context, in *runInput) (*body[events.WhyView], 
 }
 
 type recordsInput struct {
-	runInput
+	Run   string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
 	After uint64 `query:"after" doc:"Only records behind this one: the next of the answer before."`
 }
 

@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -67,7 +68,8 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// Broker holds the engine's connections. The connections reconnect for ever.
+// Broker holds the engine's connections. A connection that is lost is made
+// again, however long that takes; one that is closed for good ends Lost.
 type Broker struct {
 	Engine *nats.Conn // account ENGINE
 	Work   *nats.Conn // account WORK_default
@@ -83,6 +85,9 @@ type Broker struct {
 	url        string
 	maxStore   int64
 	space      *space // nil when external
+	lost       context.Context
+	lose       context.CancelCauseFunc
+	closing    atomic.Bool
 	closeOnce  sync.Once
 	closeErr   error
 }
@@ -105,6 +110,7 @@ func Start(ctx context.Context, o Options) (*Broker, error) {
 		return nil, errors.New("data directory: none is given")
 	}
 	b := &Broker{opts: o, log: o.Log}
+	b.lost, b.lose = context.WithCancelCause(context.Background())
 	if err := b.start(ctx); err != nil {
 		return nil, errors.Join(err, b.Close(context.WithoutCancel(ctx)))
 	}
@@ -129,6 +135,10 @@ func (b *Broker) start(ctx context.Context) (err error) {
 
 // URL is where clients reach NATS; empty when the server does not listen.
 func (b *Broker) URL() string { return b.url }
+
+// Lost ends when a connection was closed for good, with the cause, or when the
+// broker is closed.
+func (b *Broker) Lost() context.Context { return b.lost }
 
 // InProcess is how clients in this process reach the embedded server; nil
 // when the server is an external one.
@@ -171,6 +181,16 @@ func (b *Broker) connOptions(account string) []nats.Option {
 				log.Warn("lost the connection to nats, connecting again", "error", err)
 			}
 		}),
+		// Nothing connects a closed connection again, and the engine cannot do
+		// without: it ends, and is started again.
+		nats.ClosedHandler(func(nc *nats.Conn) {
+			if b.closing.Load() {
+				return
+			}
+			err := fmt.Errorf("the connection to nats, account %s, was closed: %w", account, cmp.Or(nc.LastError(), nats.ErrConnectionClosed))
+			log.Error("the engine cannot go on", "error", err)
+			b.lose(err)
+		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("connected to nats again", "url", nc.ConnectedUrlRedacted()) }),
 	}
 }
@@ -184,6 +204,8 @@ func (b *Broker) Close(ctx context.Context) error {
 }
 
 func (b *Broker) close(ctx context.Context) error {
+	b.closing.Store(true)
+	b.lose(nil)
 	if b.space != nil {
 		b.space.close()
 	}

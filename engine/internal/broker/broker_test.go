@@ -228,6 +228,24 @@ func TestPrincipalsAreCheckedAndTheirFileIsPrivate(t *testing.T) {
 	}
 }
 
+func TestAConnectionThatTheServerClosesForGoodIsNoticed(t *testing.T) {
+	b := startIn(t, Options{Dir: t.TempDir()})
+	if err := b.Lost().Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Ext.Publish("penstock.ev."+strings.Repeat("x", 6000), nil); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-b.Lost().Done():
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody is told")
+	}
+	if cause := context.Cause(b.Lost()); !strings.Contains(cause.Error(), "account "+events.AccountExt) {
+		t.Errorf("the cause is %v", cause)
+	}
+}
+
 func TestDriftIsListedAndNothingIsChanged(t *testing.T) {
 	b := startIn(t, Options{Dir: t.TempDir()})
 	if err := b.EnsureStreams(t.Context()); err != nil {
