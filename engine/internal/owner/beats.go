@@ -18,6 +18,7 @@ type beat struct {
 	limit             time.Duration
 	seen              time.Time // with its monotonic reading
 	line              string
+	telling           bool // its loss is being recorded
 }
 
 func newBeats() *beats { return &beats{runs: map[string]map[string]*beat{}, task: map[string]*beat{}} }
@@ -48,10 +49,11 @@ func (b *beats) expect(run string, held map[string]string, limit time.Duration) 
 	b.runs[run] = now
 }
 
-func (b *beats) seen(task, line string) {
+// seen takes a sign of life from the worker that holds the attempt.
+func (b *beats) seen(task, worker, line string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if x := b.task[task]; x != nil {
+	if x := b.task[task]; x != nil && x.worker == worker {
 		x.seen = time.Now()
 		if line != "" {
 			x.line = line
@@ -69,29 +71,35 @@ func (b *beats) progress(task string) string {
 }
 
 // lost gives the attempts that have been silent for longer than their limit,
-// each once.
+// each once until again.
 func (b *beats) lost() []beat {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var out []beat
-	for id, x := range b.task {
-		if time.Since(x.seen) > x.limit {
+	for _, x := range b.task {
+		if !x.telling && time.Since(x.seen) > x.limit {
+			x.telling = true
 			out = append(out, *x)
-			delete(b.task, id)
-			delete(b.runs[x.run], id)
 		}
 	}
 	return out
 }
 
-// again puts an attempt back whose loss could not be recorded; it is lost
-// again a second later.
-func (b *beats) again(x beat) {
+// again makes an attempt whose loss could not be recorded count as lost once
+// more, if its worker stays silent.
+func (b *beats) again(lost beat) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	x.seen = time.Now().Add(time.Second - x.limit)
-	if b.runs[x.run] == nil {
-		b.runs[x.run] = map[string]*beat{}
+	if x := b.task[lost.task]; x != nil {
+		x.telling = false
 	}
-	b.runs[x.run][x.task], b.task[x.task] = &x, &x
+}
+
+// forgive gives every worker that much more time.
+func (b *beats) forgive(gap time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, x := range b.task {
+		x.seen = x.seen.Add(gap)
+	}
 }

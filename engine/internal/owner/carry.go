@@ -7,7 +7,6 @@ import (
 	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
-	"github.com/penstock-cd/penstock/events"
 )
 
 // stored carries on after a record was stored: deadlines, heartbeats to
@@ -21,16 +20,31 @@ func (o *Owner) stored(k key, l *lane, seq uint64) {
 
 // follow derives from a state what is to be watched and sent.
 func (o *Owner) follow(k key, state any) {
+	o.watch(k, state)
+	o.deliver(k, outboxOf(state))
+}
+
+// watch notes the deadlines and the heartbeats that a state waits for.
+func (o *Owner) watch(k key, state any) {
+	s, ok := state.(*run.State)
+	if !ok {
+		return
+	}
+	o.due.set(k, s.NextDeadline())
+	o.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
+}
+
+// outboxOf gives the messages of an aggregate that wait for an answer.
+func outboxOf(state any) []record.Send {
 	switch s := state.(type) {
 	case *run.State:
-		o.due.set(k, s.NextDeadline())
-		o.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
-		o.deliver(k, s.Outbox)
+		return s.Outbox
 	case *env.Environment:
-		o.deliver(k, s.Outbox)
+		return s.Outbox
 	case *env.Event:
-		o.deliver(k, s.Outbox)
+		return s.Outbox
 	}
+	return nil
 }
 
 // deliver sends the first message of an outbox, unless it is under way; the
@@ -59,10 +73,10 @@ func (o *Owner) transmit(from key, m record.Send) {
 	wait := 50 * time.Millisecond
 	for {
 		answer := o.Do(o.ctx, m.To, m.ID, m.Input)
-		if answer.Status != events.StatusBusy {
+		if answer.Final() {
 			sent := &record.Sent{ID: m.Input.ID, Status: answer.Status, Reason: answer.Reason}
 			reply := o.Do(o.ctx, from.agg, from.id, record.Input{ID: m.Input.ID + "/answer", Kind: record.InSendAnswer, By: "engine", Sent: sent})
-			if reply.Status != events.StatusBusy {
+			if reply.Final() {
 				return
 			}
 		}
@@ -82,8 +96,9 @@ func (o *Owner) timers() {
 		}
 		o.work.Go(func() {
 			in := record.Input{ID: fmt.Sprintf("timer:%d", at), Kind: record.InTimer, By: "engine"}
-			if a := o.Do(o.ctx, k.agg, k.id, in); a.Status == events.StatusBusy && pause(o.ctx, time.Second) {
-				o.due.set(k, at)
+			wait := 100 * time.Millisecond
+			for !o.Do(o.ctx, k.agg, k.id, in).Final() && pause(o.ctx, wait) {
+				wait = min(2*wait, 10*time.Second)
 			}
 		})
 	}
@@ -91,11 +106,19 @@ func (o *Owner) timers() {
 
 // watchBeats gives up attempts whose workers are not heard of any more.
 func (o *Owner) watchBeats() {
-	for pause(o.ctx, 250*time.Millisecond) {
+	const every = 250 * time.Millisecond
+	last := time.Now()
+	for pause(o.ctx, every) {
+		// While this process stood still nobody's heartbeat could be heard.
+		if gap := time.Since(last) - every; gap > time.Second {
+			o.o.Log.Warn("the engine stood still; workers are given that time", "for", gap)
+			o.beats.forgive(gap)
+		}
+		last = time.Now()
 		for _, lost := range o.beats.lost() {
 			o.work.Go(func() {
 				in := record.Input{ID: "lost:" + lost.task, Kind: record.InAttemptLost, By: "engine", Attempt: &record.Attempt{Task: lost.task, Worker: lost.worker}}
-				if a := o.Do(o.ctx, record.Run, lost.run, in); a.Status == events.StatusBusy {
+				if a := o.Do(o.ctx, record.Run, lost.run, in); !a.Final() {
 					o.beats.again(lost)
 				}
 			})

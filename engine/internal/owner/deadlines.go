@@ -49,6 +49,9 @@ func (d *deadlines) set(k key, at int64) {
 		return
 	}
 	d.at[k] = at
+	if len(d.heap) > 2*len(d.at)+1000 {
+		d.rebuild()
+	}
 	heap.Push(&d.heap, dueItem{at, k})
 	if d.heap[0].at == at {
 		select {
@@ -56,6 +59,15 @@ func (d *deadlines) set(k key, at int64) {
 		default:
 		}
 	}
+}
+
+// rebuild drops what is out of date.
+func (d *deadlines) rebuild() {
+	d.heap = d.heap[:0]
+	for k, at := range d.at {
+		d.heap = append(d.heap, dueItem{at, k})
+	}
+	heap.Init(&d.heap)
 }
 
 // next gives the earliest deadline that counts.

@@ -118,14 +118,22 @@ func (o *Owner) one(k key, l *lane, j *job) {
 // decide lets the core decide, stores the record and carries it out.
 func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
 	if err := o.partitionError(k); err != nil {
-		return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
+		return busy(err.Error())
 	}
 	for {
 		r, next, answer, err := o.step(k, l, in)
+		if poison := new(panicked); errors.As(err, &poison) && in.Kind == record.InEvent && in.Bad == "" {
+			// it must not keep the events after it from being read
+			in.Event, in.Bad = nil, err.Error()
+			continue
+		}
 		if err != nil {
 			return refusal(err)
 		}
 		if r == nil {
+			if in.Kind == record.InTimer { // the deadline was taken from the heap, and another one may stand
+				o.follow(k, l.state)
+			}
 			return answer
 		}
 		stored, err := r.Encode()
@@ -164,12 +172,14 @@ func (o *Owner) notStored(k key, err error) events.Answer {
 		return events.Answer{Status: events.StatusBusy, Code: events.CodeFull, Reason: o.full(err), RetryAfter: 2000}
 	case errors.Is(err, journal.ErrTooLarge):
 		return events.Answer{Status: events.StatusError, Code: events.CodeInvalid, Reason: "the command is too large to be recorded: " + err.Error()}
-	case errors.Is(err, journal.ErrFenced):
-		o.cancel(fmt.Errorf("another engine has taken partition %d over", events.Partition(k.agg, k.id)))
-		return busy("another engine has taken over")
+	case errors.Is(err, errTaken):
+		o.cancel(fmt.Errorf("partition %d: %w", events.Partition(k.agg, k.id), errTaken))
 	}
 	return busy(err.Error())
 }
+
+// errTaken ends an owner: somebody else writes now.
+var errTaken = errors.New("another engine has taken over")
 
 // full says for people why nothing was stored.
 func (o *Owner) full(err error) string {
@@ -181,13 +191,22 @@ func (o *Owner) full(err error) string {
 	return "the store takes no more, and nothing was stored: " + err.Error()
 }
 
+// refusal is the answer when the core was not asked, or could not answer.
+// What may pass is answered busy, so that nobody takes it for a decision.
 func refusal(err error) events.Answer {
-	var unknown *unknownWorkflow
-	if errors.As(err, &unknown) {
+	if unknown := new(unknownWorkflow); errors.As(err, &unknown) {
 		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: err.Error()}
 	}
-	return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
+	if poison := new(panicked); errors.As(err, &poison) {
+		return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
+	}
+	return busy(err.Error())
 }
+
+// panicked is a command that the core cannot take.
+type panicked struct{ what string }
+
+func (e *panicked) Error() string { return e.what }
 
 // step asks the core. r is nil when there is nothing to store. A command that
 // the core cannot take must stop nobody else: its panic is an error.
@@ -195,7 +214,7 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 	defer func() {
 		if p := recover(); p != nil {
 			o.o.Log.Error("the core cannot take a command", "aggregate", k.agg, "id", k.id, "input", in.Kind, "panic", p, "stack", string(debug.Stack()))
-			r, next, err = nil, nil, fmt.Errorf("the engine cannot take %s for %s %s: %v", in.Kind, k.agg, k.id, p)
+			r, next, err = nil, nil, &panicked{fmt.Sprintf("the engine cannot take %s for %s %s: %v", in.Kind, k.agg, k.id, p)}
 		}
 	}()
 	now := o.clock.now()
@@ -258,21 +277,29 @@ func (o *Owner) trace(what string, k key, v int64) {
 var errAgain = errors.New("decide again")
 
 // append stores a record and waits for the journal's word. Where the outcome
-// is unknown it finds out.
+// is unknown it finds out. A ticket is dropped only when it is certain that
+// nothing was stored: else the relay's checkpoint could pass the record.
 func (o *Owner) append(k key, l *lane, r *record.Record, stored []byte) (uint64, error) {
-	vp := events.Partition(k.agg, k.id)
-	subject := events.LogSubject(k.agg, k.id)
+	w := &write{vp: events.Partition(k.agg, k.id), subject: events.LogSubject(k.agg, k.id), stored: stored, v: l.v, head: l.head}
 	ticket := o.o.Relay.Begin()
+	w.fence, _ = o.o.Journal.Fence(w.vp)
 	type outcome struct {
 		seq uint64
 		err error
 	}
 	done := make(chan outcome, 1)
 	o.trace("record goes to the journal", k, r.V)
-	o.o.Journal.Append(vp, subject, stored, func(seq uint64, err error) { done <- outcome{seq, err} })
+	o.o.Journal.Append(w.vp, w.subject, stored, func(seq uint64, err error) { done <- outcome{seq, err} })
 	out := <-done
-	if errors.Is(out.err, journal.ErrUnknown) {
-		out.seq, out.err = o.findOut(k, l, vp, subject, stored)
+	switch {
+	case errors.Is(out.err, journal.ErrUnknown):
+		out.seq, out.err = o.findOut(w)
+	case errors.Is(out.err, journal.ErrFenced):
+		out.err = o.fenced(w)
+	}
+	if errors.Is(out.err, errUnsettled) {
+		l.loaded = false // whatever is stored is read before anything else is decided
+		return 0, out.err
 	}
 	if out.err != nil {
 		ticket.Drop()
@@ -282,33 +309,6 @@ func (o *Owner) append(k key, l *lane, r *record.Record, stored []byte) (uint64,
 	o.trace("record stored", k, r.V)
 	ticket.Stored(out.seq, r)
 	return out.seq, nil
-}
-
-// findOut settles a record whose outcome is unknown: own the partition anew,
-// so that nothing of before can still get in, and read what is there.
-func (o *Owner) findOut(k key, l *lane, vp int, subject string, stored []byte) (uint64, error) {
-	for {
-		err := o.o.Journal.Own(o.ctx, []int{vp}, []byte(o.o.Instance))
-		if err == nil {
-			break
-		}
-		o.o.Log.Warn("a partition cannot be owned again yet", "partition", vp, "error", err)
-		if !pause(o.ctx, 500*time.Millisecond) {
-			return 0, fmt.Errorf("the outcome is unknown: %w", context.Cause(o.ctx))
-		}
-	}
-	e, err := o.o.Journal.Last(o.ctx, subject)
-	switch {
-	case err == nil && record.Hash(e.Data) == record.Hash(stored):
-		return e.Seq, nil
-	case errors.Is(err, journal.ErrNotFound) && l.v == 0, err == nil && record.Hash(e.Data) == l.head:
-		return 0, errAgain
-	case err != nil:
-		return 0, err
-	}
-	stop := fmt.Errorf("%w: %s %s: its last record is not the one that was acknowledged last; the store has lost or changed something", ErrStopped, k.agg, k.id)
-	o.stop(vp, stop)
-	return 0, stop
 }
 
 // pause waits for d; false when ctx ended first.
@@ -326,17 +326,16 @@ func pause(ctx context.Context, d time.Duration) bool {
 // stop stops a partition: nothing in it goes on until somebody has looked.
 func (o *Owner) stop(vp int, err error) {
 	o.o.Log.Error("a partition is stopped", "partition", vp, "error", err)
+	if !errors.Is(err, ErrStopped) {
+		err = fmt.Errorf("%w: %w", ErrStopped, err)
+	}
 	o.mu.Lock()
 	o.stopped[vp] = err
 	o.mu.Unlock()
 	o.o.Journal.Disown([]int{vp})
 }
 
-func (o *Owner) partitionError(k key) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.stopped[events.Partition(k.agg, k.id)]
-}
+func (o *Owner) partitionError(k key) error { return o.stoppedBecause(events.Partition(k.agg, k.id)) }
 
 // load reads an aggregate's last record, unless it is there already.
 func (o *Owner) load(k key, l *lane) error {
@@ -344,18 +343,23 @@ func (o *Owner) load(k key, l *lane) error {
 		return nil
 	}
 	e, err := o.o.Journal.Last(o.ctx, events.LogSubject(k.agg, k.id))
-	if errors.Is(err, journal.ErrNotFound) {
+	if errors.Is(err, journal.ErrNotFound) && l.v == 0 {
 		l.loaded = true
 		return nil
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, journal.ErrNotFound) {
 		return err
 	}
-	r, state, err := decode(e.Data)
-	if err != nil {
-		if format := new(record.FormatError); errors.As(err, &format) {
-			o.stop(events.Partition(k.agg, k.id), err)
-		}
+	var r *record.Record
+	var state any
+	if err == nil {
+		r, state, err = decode(e.Data)
+	}
+	if err == nil && r.V < l.v {
+		err = fmt.Errorf("the last record has version %d, and %d was read before", r.V, l.v)
+	}
+	if err != nil { // unreadable, or lost
+		o.stop(events.Partition(k.agg, k.id), fmt.Errorf("%s %s: %w", k.agg, k.id, err))
 		return err
 	}
 	l.loaded, l.state, l.v, l.head = true, state, r.V, record.Hash(e.Data)

@@ -20,6 +20,7 @@ package owner
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,9 +71,10 @@ type Options struct {
 	Journal  journal.Journal
 	Catalogs Catalogs
 	Relay    Relay
-	Observe  Observer     // may be nil
-	Full     func() error // why the store takes no more, as far as known; may be nil
-	Instance string       // name of this engine, in its records
+	Observe  Observer                // may be nil
+	Full     func() error            // why the store takes no more, as far as known; may be nil
+	Queued   func(pool, kind string) // told at the start of every task that waits for a worker; may be nil
+	Instance string                  // name of this engine, in its records
 	Beat     time.Duration
 	BeatOut  time.Duration
 	Log      *slog.Logger
@@ -88,13 +90,15 @@ type Owner struct {
 
 	mu      sync.Mutex
 	lanes   map[key]*lane
-	sending map[string]bool // ids of messages to other aggregates that are under way, by sender
-	stopped map[int]error   // partitions that were stopped, and why
+	sending map[string]bool     // ids of messages to other aggregates that are under way
+	settle  map[int]*sync.Mutex // by partition: one finds out at a time
+	stopped map[int]error       // partitions that were stopped, and why
 	closed  bool
 	work    sync.WaitGroup
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	applied atomic.Uint64
+	token   []byte
 }
 
 type key struct{ agg, id string }
@@ -107,8 +111,13 @@ func New(o Options) *Owner {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Owner{o: o, lanes: map[key]*lane{}, sending: map[string]bool{}, stopped: map[int]error{},
-		due: newDeadlines(), beats: newBeats(), clock: newClock(o.Wall)}
+	ow := &Owner{o: o, lanes: map[key]*lane{}, sending: map[string]bool{}, stopped: map[int]error{}, settle: map[int]*sync.Mutex{},
+		due: newDeadlines(), beats: newBeats(), clock: newClock(o.Wall, o.Log)}
+	ow.ctx, ow.cancel = context.WithCancelCause(context.Background())
+	// what stands in our owner records, so that we know them from those of an
+	// engine of the same name
+	ow.token = []byte(o.Instance + " " + rand.Text())
+	return ow
 }
 
 // Applied counts the records that this owner has stored.
@@ -165,6 +174,9 @@ func (o *Owner) State(ctx context.Context, agg, id string) (state any, v int64, 
 
 // Heartbeat takes a worker's sign of life and tells it what to do.
 func (o *Owner) Heartbeat(ctx context.Context, hb events.HeartbeatRequest) events.Answer {
+	// The sign of life counts at once; what to answer may have to wait for the
+	// run's lane, and a worker is not lost because we are slow.
+	o.beats.seen(hb.Task, hb.Worker, hb.Progress)
 	state, _, err := o.State(ctx, record.Run, hb.Run)
 	if err != nil {
 		return busy(err.Error())
@@ -173,11 +185,7 @@ func (o *Owner) Heartbeat(ctx context.Context, hb events.HeartbeatRequest) event
 	if !ok || s == nil {
 		return events.Answer{Status: events.StatusApplied, Verdict: events.Stale}
 	}
-	verdict := s.Verdict(hb.Task, hb.Worker)
-	if verdict != events.Stale {
-		o.beats.seen(hb.Task, hb.Progress)
-	}
-	return events.Answer{Status: events.StatusApplied, Verdict: verdict}
+	return events.Answer{Status: events.StatusApplied, Verdict: s.Verdict(hb.Task, hb.Worker)}
 }
 
 // Progress is the last line that a worker sent about a task.
