@@ -206,8 +206,9 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	e.index = projection.New()
-	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: tasks, Out: out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
-	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Full: e.broker.Full,
+	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: tasks, Out: out, Key: e.key, Pool: e.broker.EnsureTaskConsumer,
+		Stop: func(vp int, err error) { e.owner.Stop(vp, err) }, Log: e.o.Log})
+	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Full: e.broker.Full, Queued: e.relay.Prepare,
 		Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
@@ -344,7 +345,7 @@ func (e *Engine) serveHTTP(ctx context.Context) error {
 
 // close stops in the reverse order of open; every part may be missing.
 func (e *Engine) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
 	if e.http != nil {
 		e.http.Close()
@@ -362,7 +363,9 @@ func (e *Engine) close() {
 	if e.log != nil {
 		e.log.Close(ctx)
 	}
-	if e.broker != nil {
+	if e.broker != nil { // whatever else took long: it stores what it has
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
 		if err := e.broker.Close(ctx); err != nil {
 			e.o.Log.Warn("the connections were not closed cleanly", "error", err)
 		}

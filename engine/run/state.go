@@ -267,6 +267,17 @@ func (s *State) Running() map[string]string {
 	return held
 }
 
+// Queued gives the pool and kind of each task that waits for a worker.
+func (s *State) Queued() [][2]string {
+	var waiting [][2]string
+	for _, t := range s.Tasks {
+		if t.Status == taskQueued {
+			waiting = append(waiting, [2]string{t.Pool, t.Kind})
+		}
+	}
+	return waiting
+}
+
 // Verdict is the answer to a heartbeat of a worker for an attempt.
 func (s *State) Verdict(task, worker string) string {
 	for _, t := range s.Tasks {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
 )
 
@@ -32,6 +33,11 @@ func (o *Owner) Start(ctx context.Context) error {
 			o.o.Observe(Entry{Aggregate: k.agg, ID: k.id, V: r.V, Seq: e.Seq, State: state})
 		}
 		o.watch(k, state)
+		if s, ok := state.(*run.State); ok && o.o.Queued != nil {
+			for _, q := range s.Queued() {
+				o.o.Queued(q[0], q[1])
+			}
+		}
 		delete(unanswered, k)
 		if len(outboxOf(state)) > 0 {
 			unanswered[k] = state

@@ -16,11 +16,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +39,9 @@ type Options struct {
 	// Pool is called once for each pool and kind before its first task, so
 	// that the consumer of its workers is there.
 	Pool func(ctx context.Context, pool, kind string) error
+	// Stop is told of a partition whose checkpoint stands ahead of its
+	// records, or whose records cannot be read.
+	Stop func(vp int, err error)
 	Log  *slog.Logger
 }
 
@@ -70,7 +73,14 @@ func New(o Options) *Relay {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Relay{o: o, queue: make(chan *ticket, 4096), seen: map[int]uint64{}, stored: map[int]uint64{}, pools: map[[2]string]bool{}}
+	if o.Stop == nil {
+		o.Stop = func(vp int, err error) {
+			o.Log.Error("a partition cannot be carried out", "partition", vp, "error", err)
+		}
+	}
+	r := &Relay{o: o, queue: make(chan *ticket, 4096), seen: map[int]uint64{}, stored: map[int]uint64{}, pools: map[[2]string]bool{}}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
 }
 
 // ticket is a record that may be on its way.
@@ -151,9 +161,10 @@ func (r *Relay) position() uint64 {
 }
 
 // Start reads what was not carried out before, and begins. last gives the
-// sequence of the last record of each partition, as far as any.
+// sequence of the last record of each partition, as far as any. A partition
+// whose checkpoint is ahead of its records has lost some: it is stopped, and
+// the others go on.
 func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
-	r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	// New records are stored meanwhile: no checkpoint may pass those of before
 	// that have not been read yet.
 	r.mu.Lock()
@@ -162,27 +173,16 @@ func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
 	defer r.finish(reading)
 	r.work.Go(r.loop)
 	r.work.Go(r.checkpoints)
-	stored, err := r.o.Journal.LoadCheckpoints(ctx)
+	at, err := r.load(ctx)
 	if err != nil {
-		return fmt.Errorf("read the checkpoints: %w", err)
+		return err
 	}
-	at := map[int]uint64{}
-	for vp, p := range stored {
-		var c Checkpoint
-		if err := json.Unmarshal(p, &c); err != nil {
-			return fmt.Errorf("checkpoint of partition %d: %w", vp, err)
-		}
-		at[vp] = c.Seq
-	}
-	r.mu.Lock()
-	r.stored = maps.Clone(at)
-	r.mu.Unlock()
 	from := uint64(0)
-	for vp, seq := range last {
-		if seq < at[vp] {
-			return fmt.Errorf("partition %d: the checkpoint stands at %d, its last record at %d: the tail of the record was lost", vp, at[vp], seq)
-		}
-		if seq > at[vp] && (from == 0 || at[vp]+1 < from) {
+	for vp := range events.Partitions {
+		switch {
+		case last[vp] < at[vp]:
+			r.o.Stop(vp, fmt.Errorf("its checkpoint stands at %d, its last record at %d: the tail of the record was lost", at[vp], last[vp]))
+		case last[vp] > at[vp] && (from == 0 || at[vp]+1 < from):
 			from = at[vp] + 1
 		}
 	}
@@ -190,22 +190,44 @@ func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
 		return nil
 	}
 	return r.o.Journal.From(ctx, from, func(e journal.Entry) error {
-		rec, err := record.Decode(e.Data)
-		var format *record.FormatError
-		if errors.As(err, &format) {
-			return nil // its partition is stopped
-		}
-		if err != nil {
+		if !strings.HasPrefix(e.Subject, "penstock.log.") {
 			return nil // an owner record
 		}
-		if e.Seq > at[events.Partition(rec.Aggregate, rec.ID)] {
-			r.mu.Lock()
-			t := r.begin(e.Seq - 1)
-			r.mu.Unlock()
-			t.Stored(e.Seq, rec)
+		var vp int
+		if _, err := fmt.Sscanf(e.Subject, "penstock.log.%d.", &vp); err != nil || e.Seq <= at[vp] {
+			return nil
 		}
+		rec, err := record.Decode(e.Data)
+		if err != nil {
+			r.o.Stop(vp, fmt.Errorf("%s, sequence %d: %w", e.Subject, e.Seq, err))
+			return nil
+		}
+		r.mu.Lock()
+		t := r.begin(e.Seq - 1)
+		r.mu.Unlock()
+		t.Stored(e.Seq, rec)
 		return nil
 	})
+}
+
+// load reads the checkpoints.
+func (r *Relay) load(ctx context.Context) (map[int]uint64, error) {
+	stored, err := r.o.Journal.LoadCheckpoints(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoints: %w", err)
+	}
+	at := map[int]uint64{}
+	for vp, p := range stored {
+		var c Checkpoint
+		if err := json.Unmarshal(p, &c); err != nil {
+			return nil, fmt.Errorf("checkpoint of partition %d: %w", vp, err)
+		}
+		at[vp] = c.Seq
+	}
+	r.mu.Lock()
+	r.stored = maps.Clone(at)
+	r.mu.Unlock()
+	return at, nil
 }
 
 // maxGroup is how many records are carried out at once.
@@ -319,13 +341,25 @@ func (r *Relay) ensurePool(pool, kind string) {
 	if known || r.o.Pool == nil {
 		return
 	}
-	if err := r.o.Pool(r.ctx, pool, kind); err != nil {
-		r.o.Log.Error("the consumer of a task kind cannot be made", "pool", pool, "kind", kind, "error", err)
-		r.mu.Lock()
-		delete(r.pools, k)
-		r.mu.Unlock()
+	err := r.o.Pool(r.ctx, pool, kind)
+	if err == nil {
+		return
 	}
+	r.o.Log.Error("the consumer of a task kind cannot be made yet", "pool", pool, "kind", kind, "error", err)
+	r.work.Go(func() {
+		for wait := 250 * time.Millisecond; err != nil; wait = min(2*wait, 30*time.Second) {
+			select {
+			case <-time.After(wait):
+			case <-r.ctx.Done():
+				return
+			}
+			err = r.o.Pool(r.ctx, pool, kind)
+		}
+	})
 }
+
+// Prepare sees to it that the workers of a pool and kind find their tasks.
+func (r *Relay) Prepare(pool, kind string) { r.ensurePool(pool, kind) }
 
 // outMessage makes the CloudEvent of an event of a record. Its id is derived
 // from the record, so that a repeat is the same event.
@@ -425,4 +459,6 @@ func (r *Relay) Close(ctx context.Context) {
 	r.checkpoint(ctx)
 	r.cancel()
 	r.work.Wait()
+	r.o.Tasks.Close(ctx)
+	r.o.Out.Close(ctx)
 }

@@ -201,18 +201,60 @@ func TestAMessageThatIsNotTakenIsPublishedAgain(t *testing.T) {
 	r.close()
 }
 
-func TestALostTailOfTheRecordIsNoticedAtTheStart(t *testing.T) {
+func TestALostTailOfTheRecordStopsItsPartitionOnly(t *testing.T) {
 	m := journal.NewMemory(nil)
 	r := newRig(t, m)
 	r.start(nil)
 	first := r.store(aRecord("a", 1), false)
 	r.store(aRecord("a", 2), false)
-	eventually(t, "both are published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) == 2 })
+	r.store(aRecord("gone", 1), false)
+	seq := r.store(aRecord("b", 1), false)
+	eventually(t, "all are published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) == 4 })
 	r.close()
+	stopped := map[int]string{}
 	again := newRig(t, m)
-	err := again.Start(t.Context(), map[int]uint64{events.Partition(record.Run, "a"): first})
-	if err == nil || !strings.Contains(err.Error(), "the tail of the record was lost") {
-		t.Errorf("start: %v", err)
+	again.Relay = relay.New(relay.Options{Journal: again.j, Tasks: m.Publisher(events.StreamTasks), Out: m.Publisher(events.StreamOut),
+		Key: private, Stop: func(vp int, err error) { stopped[vp] = err.Error() }})
+	// of a the last record is gone, of gone every one
+	again.start(map[int]uint64{events.Partition(record.Run, "a"): first, events.Partition(record.Run, "b"): seq})
+	for _, id := range []string{"a", "gone"} {
+		if why := stopped[events.Partition(record.Run, id)]; !strings.Contains(why, "the tail of the record was lost") {
+			t.Errorf("%s: %q", id, why)
+		}
+	}
+	if len(stopped) != 2 {
+		t.Errorf("stopped: %v", stopped)
 	}
 	again.close()
+}
+
+func TestARelayThatNeverStartedIsClosedWithoutHarm(t *testing.T) {
+	m := journal.NewMemory(nil)
+	newRig(t, m).close()
+}
+
+func TestAConsumerThatCouldNotBeMadeIsMadeLater(t *testing.T) {
+	m := journal.NewMemory(nil)
+	r := newRig(t, m)
+	var tries atomic.Int64
+	made := make(chan string, 10)
+	r.Relay = relay.New(relay.Options{Journal: r.j, Tasks: m.Publisher(events.StreamTasks), Out: m.Publisher(events.StreamOut), Key: private,
+		Pool: func(_ context.Context, pool, kind string) error {
+			if tries.Add(1) < 3 {
+				return fmt.Errorf("not now")
+			}
+			made <- pool + "/" + kind
+			return nil
+		}})
+	r.start(nil)
+	r.Prepare("default", "build")
+	select {
+	case got := <-made:
+		if got != "default/build" {
+			t.Error(got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("never made")
+	}
+	r.close()
 }
