@@ -29,15 +29,15 @@ type arrow struct {
 // events ← workers ← cmd.
 var arrows = []arrow{
 	{"events", nil},
-	{"internal/...", nil}, // what several sides need and nobody outside; the standard library only
-	{"events/bus", []string{"events", "internal/..."}},
+	{"events/bus/funnel", nil}, // the standard library only
+	{"events/bus", []string{"events", "events/bus/funnel"}},
 	{"workflows", []string{"events"}},
 	{"workflows/...", []string{"events", "workflows"}},
 	{"engine/record", []string{"events", "workflows"}},
 	{"engine/run", []string{"events", "workflows", "engine/record"}},
 	{"engine/env", []string{"events", "workflows", "engine/record", "engine/run"}},
 	{"engine/internal/journal/...", []string{"events", "engine/internal/journal"}},
-	{"engine/internal/...", []string{"events", "events/bus", "workflows", "workflows/parse", "engine/record", "engine/run", "engine/env", "engine/internal/...", "internal/..."}},
+	{"engine/internal/...", []string{"events", "events/bus", "workflows", "workflows/parse", "engine/record", "engine/run", "engine/env", "engine/internal/...", "events/bus/funnel"}},
 	{"engine/api", []string{"events", "events/bus", "workflows", "engine/record", "engine/internal/service"}},
 	{"engine/console", []string{"events", "events/bus", "workflows", "engine/record", "engine/internal/service"}},
 	{"engine", []string{"events", "events/bus", "workflows", "workflows/parse", "engine/..."}},

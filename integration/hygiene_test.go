@@ -13,7 +13,7 @@ import (
 
 // topLevel is all that may lie at the top of the repository.
 var topLevel = []string{".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "cmd", "deployments",
-	"docker-compose.yml", "docs", "engine", "events", "go.mod", "go.sum", "integration", "internal", "staticcheck.conf", "workers", "workflows"}
+	"docker-compose.yml", "docs", "engine", "events", "go.mod", "go.sum", "integration", "workers", "workflows"}
 
 const largestFile = 1 << 20
 

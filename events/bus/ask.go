@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/penstock-cd/penstock/internal/funnel"
+	"github.com/penstock-cd/penstock/events/bus/funnel"
 )
 
 // asker sends requests and pairs the answers with them: one inbox, one

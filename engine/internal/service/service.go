@@ -31,7 +31,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
-	"github.com/penstock-cd/penstock/internal/funnel"
+	"github.com/penstock-cd/penstock/events/bus/funnel"
 	"github.com/penstock-cd/penstock/workflows"
 )
 

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/penstock-cd/penstock/internal/funnel"
+	"github.com/penstock-cd/penstock/events/bus/funnel"
 )
 
 func TestEverythingIsSentOnceInOrderByOneAtATime(t *testing.T) {
