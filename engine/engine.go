@@ -29,6 +29,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/api"
 	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/engine/internal/definitions"
+	"github.com/penstock-cd/penstock/engine/internal/janitor"
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
 	"github.com/penstock-cd/penstock/engine/internal/projection"
@@ -54,6 +55,9 @@ type Options struct {
 	// which it listens: behind a proxy, in a container. It is told to people
 	// and stands in credentials.
 	URL string
+	// NATS is what others reach the NATS server by, where it is not the address
+	// at which it listens. It stands in credentials.
+	NATS string
 	// Sync is "always" (the default: an answer means on disk) or "lazy".
 	Sync string
 	// MaxStore is how many bytes the embedded server may store.
@@ -92,6 +96,8 @@ type Engine struct {
 	key    ed25519.PrivateKey
 	http   net.Listener
 	info   events.ServerInfo
+
+	tasks, out *backlog // what the relay publishes to
 
 	observe owner.Observer      // for Bench; may be nil
 	folders map[string][32]byte // what each folder of definitions looked like when it was applied
@@ -206,7 +212,8 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	e.index = projection.New()
-	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: tasks, Out: out, Key: e.key, Pool: e.broker.EnsureTaskConsumer,
+	e.tasks, e.out = newBacklog("tasks", tasks), newBacklog("events", out)
+	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer,
 		Stop: func(vp int, err error) { e.owner.Stop(vp, err) }, Log: e.o.Log})
 	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Full: e.broker.Full, Queued: e.relay.Prepare,
 		Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
@@ -262,7 +269,7 @@ func (e *Engine) ensureConsumers(ctx context.Context) error {
 
 // listen opens the HTTP listener and fills in what the engine says of itself.
 func (e *Engine) listen() (err error) {
-	e.info = events.ServerInfo{Version: e.o.Version, Instance: e.o.Instance, StartedAt: time.Now().UTC(), NATS: e.broker.URL(),
+	e.info = events.ServerInfo{Version: e.o.Version, Instance: e.o.Instance, StartedAt: time.Now().UTC(), NATS: cmp.Or(e.o.NATS, e.broker.URL()),
 		Data: e.o.Dir, TaskKeys: []string{base64.StdEncoding.EncodeToString(e.key.Public().(ed25519.PublicKey))}}
 	if e.o.HTTP == "none" {
 		return nil
@@ -286,6 +293,7 @@ func (e *Engine) serve(asked context.Context) error {
 	}
 	work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
 	work.Go(func() { fail("events", e.route(ctx)) })
+	work.Go(func() { fail("janitor", e.clean(ctx)) })
 	work.Go(func() { e.watchDefinitions(ctx) })
 	if e.http != nil {
 		work.Go(func() { fail("http", e.serveHTTP(ctx)) })
@@ -299,6 +307,8 @@ func (e *Engine) serve(asked context.Context) error {
 		select {
 		case <-e.owner.Fatal():
 			stop(e.owner.Cause())
+		case <-e.broker.Lost().Done():
+			stop(context.Cause(e.broker.Lost()))
 		case <-ctx.Done():
 		}
 	})
@@ -323,7 +333,30 @@ func (e *Engine) route(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return router.Run(ctx, router.Options{Ingress: ext, Marks: kv, Owner: e.owner, Log: e.o.Log})
+	return router.Run(ctx, router.Options{Ingress: ext, Marks: kv, Owner: e.owner, Lost: e.ingressLost, Log: e.o.Log})
+}
+
+// clean makes room in the streams until ctx ends.
+func (e *Engine) clean(ctx context.Context) error {
+	work, err := jetstream.New(e.broker.Work)
+	if err != nil {
+		return err
+	}
+	ext, err := jetstream.New(e.broker.Ext)
+	if err != nil {
+		return err
+	}
+	js, err := jetstream.New(e.broker.Engine)
+	if err != nil {
+		return err
+	}
+	kv, err := js.KeyValue(ctx, events.BucketDefs)
+	if err != nil {
+		return err
+	}
+	janitor.Run(ctx, janitor.Options{Work: work, Ext: ext, Log: e.o.Log,
+		Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, kv) }})
+	return nil
 }
 
 func (e *Engine) serveHTTP(ctx context.Context) error {
@@ -381,6 +414,7 @@ func (e *Engine) stats() api.Stats {
 	case <-e.owner.Fatal():
 		s.Ready = e.owner.Cause()
 	default:
+		s.Ready = cmp.Or(e.tasks.stuck(), e.out.stuck())
 		if !e.broker.Engine.IsConnected() {
 			s.Ready = errors.New("not connected to NATS")
 		}

@@ -32,7 +32,7 @@ commands find, and one for workers on this host (worker.json).
 Folders named with --workflows are put in force and watched: a file that is
 saved counts a second later, a bad one is reported and changes nothing.`,
 		Example: `  penstock server --data ./data --workflows ./penstock
-  penstock server --listen 0.0.0.0:4222 --http 0.0.0.0:8420   for workers on other hosts
+  penstock server --listen 0.0.0.0:4222 --nats-url nats://ci.acme.example:4222   for workers on other hosts
   penstock server --nats deployments/external.json            on a NATS cluster of your own`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,6 +48,7 @@ saved counts a second later, a bad one is reported and changes nothing.`,
 	f.StringArrayVar(&o.Workflows, "workflows", nil, "folder of definitions `DIR`, put in force and watched; may be given again")
 	f.StringVar(&o.Listen, "listen", "", "`ADDRESS` of the embedded NATS server (default 127.0.0.1:4222; port 0 takes a free one)")
 	f.StringVar(&o.HTTP, "http", "", "`ADDRESS` of the HTTP API (default "+engine.DefaultHTTP+"; port 0 takes a free one, none for nowhere)")
+	f.StringVar(&o.NATS, "nats-url", "", "`URL` by which others reach the NATS server, where it is not --listen: on another host, behind a proxy")
 	f.StringVar(&o.URL, "http-url", "", "`URL` by which others reach the HTTP API, where it is not --http: behind a proxy, in a container")
 	f.StringVar(&o.Sync, "sync", "always", "when a record counts as stored: always (on disk) or lazy (a power cut loses up to two minutes)")
 	f.StringVar(&o.External, "nats", "", "`FILE` that says which NATS server to use instead of the embedded one")

@@ -45,6 +45,7 @@ type Record struct {
 	Catalog   string          `json:"cat,omitempty"`  // digest of the definitions in force that it was decided with
 	T         int64           `json:"t"`              // logical time, milliseconds since 1970 UTC
 	Engine    string          `json:"eng,omitempty"`  // instance that wrote it
+	Core      int             `json:"core,omitempty"` // version of the core that decided it (run.CoreVersion)
 	In        Input           `json:"in"`
 	Answer    Answer          `json:"ans"`
 	Decisions []Decision      `json:"dec,omitempty"`

@@ -61,6 +61,12 @@ type Transition struct {
 	State     *State
 }
 
+// CoreVersion is the version of what the core decides. It grows with every
+// change by which the same definitions, state and input give another
+// transition, texts included: a run that an older one decided is verified by
+// that one.
+const CoreVersion = 1
+
 // Periods that no definition sets.
 const (
 	Heartbeat         = 5 * time.Second  // how often workers report

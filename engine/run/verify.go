@@ -43,7 +43,11 @@ func Verify(id string, stored [][]byte, lookup Lookup) events.Verification {
 			v.Problems = append(v.Problems, fmt.Sprintf("record %d: its state cannot be read: %v", i+1, err))
 			break
 		}
-		v.Problems = append(v.Problems, refold(prev, s, r, p, lookup)...)
+		differ := refold(prev, s, r, p, lookup)
+		if len(differ) > 0 && r.Core != CoreVersion {
+			differ = append(differ, fmt.Sprintf("record %d: it says that version %d of the core decided it, and this is version %d: verify it with the Penstock of that version", r.V, r.Core, CoreVersion))
+		}
+		v.Problems = append(v.Problems, differ...)
 		prev = s
 		if len(v.Problems) > 20 {
 			v.Problems = append(v.Problems, "more problems follow; the rest was not looked at")

@@ -202,3 +202,20 @@ func TestLargeNumbersVerify(t *testing.T) {
 	w.finish(task, "w1", r)
 	w.verify()
 }
+
+func TestADifferenceNamesTheVersionOfTheCoreThatDecided(t *testing.T) {
+	w := story(t)
+	r, err := record.Decode(w.stored[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Core, r.Answer.Reason = run.CoreVersion+7, "in other words"
+	p, err := r.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := run.Verify(w.id, rechained(t, w.stored, 1, p), w.lookup)
+	if v.OK || !strings.Contains(strings.Join(v.Problems, "\n"), fmt.Sprintf("version %d of the core decided it", run.CoreVersion+7)) {
+		t.Errorf("%+v", v)
+	}
+}

@@ -218,7 +218,7 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 		}
 	}()
 	now := o.clock.now()
-	r = &record.Record{Aggregate: k.agg, ID: k.id, V: l.v + 1, Prev: l.head, T: now, Engine: o.o.Instance, In: in}
+	r = &record.Record{Aggregate: k.agg, ID: k.id, V: l.v + 1, Prev: l.head, T: now, Engine: o.o.Instance, Core: run.CoreVersion, In: in}
 	var ans record.Answer
 	var recorded bool
 	var at int64

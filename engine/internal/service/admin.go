@@ -145,6 +145,9 @@ func (s *Service) authAdd(_ context.Context, who Principal, body []byte) (any, e
 		return nil, refuse(events.CodeConflict, "%v", err)
 	}
 	c.HTTP = s.o.Info.HTTP
+	if c.URL != "" {
+		c.URL = s.o.Info.NATS
+	}
 	if req.Kind == "worker" {
 		c.TaskKeys = s.o.Info.TaskKeys
 	}
