@@ -1,10 +1,9 @@
 // Package router reads incoming events, in their order, and has each recorded
 // as an aggregate of its own: which runs it starts, or why none.
 //
-// It reads the ingress stream with an ordered consumer from its own
-// checkpoint, never with acknowledgements: what was not recorded is read
-// again, and an event that was recorded already is recognised by who
-// published it, its source and its id.
+// It reads the ingress stream in order from its own checkpoint, never with
+// acknowledgements: what was not recorded is read again, and an event that was
+// recorded already is recognised by who published it, its source and its id.
 package router
 
 import (
@@ -33,7 +32,10 @@ type Options struct {
 	Ingress jetstream.JetStream // of the account that holds the stream
 	Marks   jetstream.KeyValue  // where the checkpoint is kept
 	Owner   Doer
-	Log     *slog.Logger
+	// Lost is told when the stream ends before what was recorded of it: it was
+	// made anew, or restored from a backup. It may be nil.
+	Lost func(recorded, last uint64)
+	Log  *slog.Logger
 }
 
 const mark = "router.ingress"
@@ -54,17 +56,87 @@ func Run(ctx context.Context, o Options) error {
 	}
 }
 
-func route(ctx context.Context, o Options) error {
-	seq, err := checkpoint(ctx, o.Marks)
+// What is asked for at once, and for how long it is waited.
+const (
+	batch    = 256
+	patience = 10 * time.Second
+)
+
+// reader reads the stream in order, each event once, and notices when one was
+// lost on its way.
+type reader struct {
+	cons jetstream.Consumer
+	seen uint64 // how many it has given
+}
+
+func read(ctx context.Context, js jetstream.JetStream, after uint64) (*reader, error) {
+	cons, err := js.CreateConsumer(ctx, events.StreamIngress, jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1, MemoryStorage: true, Replicas: 1,
+		InactiveThreshold: 3 * patience})
+	if err != nil {
+		return nil, fmt.Errorf("consumer of %s: %w", events.StreamIngress, err)
+	}
+	return &reader{cons: cons}, nil
+}
+
+// next calls take for what there is, until take says that it is enough; when
+// there is nothing it waits for a while.
+func (r *reader) next(ctx context.Context, wait time.Duration, take func(jetstream.Msg, *jetstream.MsgMetadata) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	list, err := r.cons.Fetch(batch, jetstream.FetchContext(ctx))
 	if err != nil {
 		return err
 	}
-	cons, err := o.Ingress.OrderedConsumer(ctx, events.StreamIngress, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: seq + 1})
-	if err != nil {
-		return fmt.Errorf("consumer of %s: %w", events.StreamIngress, err)
+	n := 0
+	for m := range list.Messages() {
+		n++
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if r.seen++; meta.Sequence.Consumer != r.seen {
+			return errLost
+		}
+		if !take(m, meta) {
+			return nil
+		}
 	}
-	saved, savedAt := seq, time.Now()
+	if err := list.Error(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	if n > 0 {
+		return nil
+	}
+	// What was lost with a connection is noticed even when nothing comes after it.
+	info, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	is, err := r.cons.Info(info)
+	if err == nil && is.Delivered.Consumer != r.seen {
+		err = errLost
+	}
+	return err
+}
+
+var errLost = errors.New("an event was lost on its way from the stream")
+
+func (r *reader) close(js jetstream.JetStream) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = js.DeleteConsumer(ctx, events.StreamIngress, r.cons.CachedInfo().Name) // it ends by itself when this fails
+}
+
+func route(ctx context.Context, o Options) error {
+	seq, err := begin(ctx, o)
+	if err != nil {
+		return err
+	}
+	r, err := read(ctx, o.Ingress, seq)
+	if err != nil {
+		return err
+	}
+	defer r.close(o.Ingress)
+	saved, savedAt, stays := seq, time.Now(), false
 	save := func(ctx context.Context) {
 		if seq == saved {
 			return
@@ -81,21 +153,26 @@ func route(ctx context.Context, o Options) error {
 		save(last)
 	}()
 	for ctx.Err() == nil {
-		batch, err := cons.Fetch(64, jetstream.FetchMaxWait(time.Second))
+		wait := patience
+		if saved != seq {
+			wait = time.Second
+		}
+		err := r.next(ctx, wait, func(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
+			switch one(ctx, o, m, meta) {
+			case ended:
+				return false
+			case held:
+				stays = true // the mark stays before it; what comes after it goes on
+			}
+			if !stays {
+				seq = meta.Sequence.Stream
+			}
+			if time.Since(savedAt) > time.Second {
+				save(ctx)
+			}
+			return true
+		})
 		if err != nil {
-			return err
-		}
-		for m := range batch.Messages() {
-			meta, err := m.Metadata()
-			if err != nil {
-				return err
-			}
-			if !one(ctx, o, m, meta) {
-				return ctx.Err()
-			}
-			seq = meta.Sequence.Stream
-		}
-		if err := batch.Error(); err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, jetstream.ErrNoMessages) {
 			return err
 		}
 		if time.Since(savedAt) > time.Second {
@@ -105,7 +182,35 @@ func route(ctx context.Context, o Options) error {
 	return ctx.Err()
 }
 
-func checkpoint(ctx context.Context, kv jetstream.KeyValue) (uint64, error) {
+// begin gives the sequence to go on behind. A stream that ends before the
+// mark is not the one that the mark was set in: it was made anew or restored
+// from a backup, and all of it is read. What was recorded before is recognised.
+func begin(ctx context.Context, o Options) (uint64, error) {
+	seq, err := Mark(ctx, o.Marks)
+	if err != nil {
+		return 0, err
+	}
+	s, err := o.Ingress.Stream(ctx, events.StreamIngress)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", events.StreamIngress, err)
+	}
+	if last := s.CachedInfo().State.LastSeq; last < seq {
+		o.Log.Error("the stream of incoming events was made anew or restored: it is read from its beginning; events that it has lost must be sent again",
+			"stream", events.StreamIngress, "recorded", seq, "last", last)
+		if o.Lost != nil {
+			o.Lost(seq, last)
+		}
+		// stored at once: later the stream may have grown past the old mark
+		if _, err := o.Marks.Put(ctx, mark, []byte("0")); err != nil {
+			return 0, fmt.Errorf("store the position in the events: %w", err)
+		}
+		return 0, nil
+	}
+	return seq, nil
+}
+
+// Mark gives the sequence up to which incoming events are recorded.
+func Mark(ctx context.Context, kv jetstream.KeyValue) (uint64, error) {
 	e, err := kv.Get(ctx, mark)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return 0, nil
@@ -116,23 +221,38 @@ func checkpoint(ctx context.Context, kv jetstream.KeyValue) (uint64, error) {
 	return strconv.ParseUint(string(e.Value()), 10, 64)
 }
 
-// one has one event recorded, however often that takes; false when ctx ended.
-func one(ctx context.Context, o Options, m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
+// What became of an event.
+const (
+	ended    = iota // ctx ended before anything did
+	recorded        // it has a record
+	held            // it cannot have one now, not even of the reason
+)
+
+// one has one event recorded, however often that takes. An event that cannot
+// be recorded as it is, is recorded as one that starts nothing, with the
+// reason: none is passed over without a record.
+func one(ctx context.Context, o Options, m jetstream.Msg, meta *jetstream.MsgMetadata) int {
 	publisher := publisherOf(m.Subject())
 	in, id := Input(publisher, m.Headers(), m.Data(), fmt.Sprintf("%d@%d", meta.Sequence.Stream, meta.Timestamp.UnixNano()))
+	log := o.Log.With("subject", m.Subject(), "sequence", meta.Sequence.Stream)
 	wait := 50 * time.Millisecond
 	for {
 		a := o.Owner.Do(ctx, record.Event, id, in)
-		if a.Status != events.StatusBusy {
-			if a.Status == events.StatusError {
-				o.Log.Error("an event could not be recorded", "subject", m.Subject(), "sequence", meta.Sequence.Stream, "reason", a.Reason)
-			}
-			return true
+		switch {
+		case a.Status == events.StatusError && in.Bad == "":
+			log.Error("an event starts nothing, because it cannot be recorded as it is", "reason", a.Reason)
+			in.Event, in.Bad = nil, "it cannot be recorded as it is: "+a.Reason
+			continue
+		case a.Status == events.StatusError:
+			log.Error("an event cannot be recorded now; it is tried again at the next start", "reason", a.Reason)
+			return held
+		case a.Status != events.StatusBusy:
+			return recorded
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return false
+			return ended
 		}
 		wait = min(2*wait, 5*time.Second)
 	}

@@ -1,0 +1,202 @@
+package router_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/engine/internal/broker"
+	"github.com/penstock-cd/penstock/engine/internal/router"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// doer records what it is given, as answer says.
+type doer struct {
+	mu     sync.Mutex
+	got    []record.Input
+	answer func(in record.Input) events.Answer
+	done   chan struct{} // gets a value for each
+}
+
+func (d *doer) Do(_ context.Context, _, _ string, in record.Input) events.Answer {
+	a := events.Answer{Status: events.StatusApplied}
+	if d.answer != nil {
+		a = d.answer(in)
+	}
+	d.mu.Lock()
+	d.got = append(d.got, in)
+	d.mu.Unlock()
+	d.done <- struct{}{}
+	return a
+}
+
+type world struct {
+	*testing.T
+	ext   jetstream.JetStream
+	marks jetstream.KeyValue
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	b, err := broker.Start(t.Context(), broker.Options{Dir: t.TempDir(), Listen: broker.ListenNot, Sync: broker.SyncLazy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := b.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := b.EnsureStreams(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t}
+	js, err := jetstream.New(b.Engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.marks, err = js.KeyValue(t.Context(), events.BucketDefs); err != nil {
+		t.Fatal(err)
+	}
+	if w.ext, err = jetstream.New(b.Ext); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) publish(ids ...int) {
+	w.Helper()
+	for _, id := range ids {
+		body := fmt.Sprintf(`{"specversion":"1.0","id":"%d","source":"git","type":"t"}`, id)
+		if _, err := w.ext.Publish(w.Context(), events.IngressSubject("default", "git", "", "t"), []byte(body)); err != nil {
+			w.Fatal(err)
+		}
+	}
+}
+
+// run routes until the doer was asked n times, then ends it. It gives what the
+// doer got, and what was said of lost events.
+func (w *world) run(n int, answer func(record.Input) events.Answer) (got []record.Input, lost []uint64) {
+	w.Helper()
+	d := &doer{answer: answer, done: make(chan struct{}, 1000)}
+	ctx, stop := context.WithCancel(w.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- router.Run(ctx, router.Options{Ingress: w.ext, Marks: w.marks, Owner: d, Log: slog.New(slog.DiscardHandler),
+			Lost: func(recorded, last uint64) { lost = append(lost, recorded, last) }})
+	}()
+	for i := range n {
+		select {
+		case <-d.done:
+		case <-time.After(30 * time.Second):
+			w.Fatalf("%d of %d events are recorded", i, n)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		w.Fatal(err)
+	}
+	return d.got, lost
+}
+
+func (w *world) mark() uint64 {
+	w.Helper()
+	m, err := router.Mark(w.Context(), w.marks)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return m
+}
+
+func TestEventsAreReadOnceAndInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.publish(1, 2, 3)
+	got, lost := w.run(3, nil)
+	w.publish(4, 5)
+	more, _ := w.run(2, nil)
+	var ids []string
+	for _, in := range slices.Concat(got, more) {
+		ids = append(ids, in.ID)
+	}
+	var want []string
+	for i := range 5 {
+		want = append(want, record.Derive("event", "git", "git", i+1))
+	}
+	if !slices.Equal(ids, want) || lost != nil || w.mark() != 5 {
+		t.Errorf("read %v, want %v; mark %d, lost %v", ids, want, w.mark(), lost)
+	}
+}
+
+func TestAStreamThatWasMadeAnewIsReadFromItsBeginningAndToldOf(t *testing.T) {
+	w := newWorld(t)
+	w.publish(1, 2, 3, 4, 5)
+	w.run(5, nil)
+	s, err := w.ext.Stream(t.Context(), events.StreamIngress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	if err := w.ext.DeleteStream(t.Context(), events.StreamIngress); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.ext.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	w.publish(6, 7)
+	got, lost := w.run(2, nil)
+	if len(got) != 2 || !slices.Equal(lost, []uint64{5, 2}) || w.mark() != 2 {
+		t.Errorf("read %d of 2 events, told %v, mark %d", len(got), lost, w.mark())
+	}
+}
+
+func TestAnEventThatCannotBeRecordedAsItIsIsRecordedWithTheReason(t *testing.T) {
+	w := newWorld(t)
+	w.publish(1, 2)
+	got, _ := w.run(3, func(in record.Input) events.Answer {
+		if len(in.Event) > 0 && strings.Contains(string(in.Event), `"1"`) {
+			return events.Answer{Status: events.StatusError, Code: events.CodeInvalid, Reason: "too large with its decisions"}
+		}
+		return events.Answer{Status: events.StatusApplied}
+	})
+	if in := got[1]; in.ID != got[0].ID || in.Event != nil || !strings.Contains(in.Bad, "too large with its decisions") {
+		t.Errorf("then it is recorded as %+v", in)
+	}
+	if w.mark() != 2 {
+		t.Errorf("the mark is %d", w.mark())
+	}
+}
+
+func TestAnEventWithoutARecordIsReadAgainAndKeepsNoOtherWaiting(t *testing.T) {
+	w := newWorld(t)
+	w.publish(1, 2, 3)
+	second := record.Derive("event", "git", "git", 2)
+	got, _ := w.run(4, func(in record.Input) events.Answer {
+		if in.ID == second {
+			return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: errors.New("the partition is stopped").Error()}
+		}
+		return events.Answer{Status: events.StatusApplied}
+	})
+	if last := got[3]; last.ID != record.Derive("event", "git", "git", 3) {
+		t.Errorf("event 3 waits: %+v", got)
+	}
+	if w.mark() != 1 {
+		t.Errorf("the mark is %d, behind an event that has no record", w.mark())
+	}
+	if again, _ := w.run(2, nil); again[0].ID != second {
+		t.Errorf("after a start the first is %+v", again[0])
+	}
+	if w.mark() != 3 {
+		t.Errorf("the mark is %d", w.mark())
+	}
+}
