@@ -80,17 +80,7 @@ func newUnreliable(t *testing.T) *unreliable {
 
 func startOn(t *testing.T, j journal.Journal, c owner.Catalogs, wall func() time.Time) *fixture {
 	t.Helper()
-	f := &fixture{out: &carried{seen: make(chan struct{}, 1)}}
-	f.Owner = owner.New(owner.Options{Journal: j, Catalogs: c, Relay: f.out, Instance: "e", Beat: time.Second, BeatOut: time.Minute, Wall: wall})
-	if err := f.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		f.Close(ctx)
-	})
-	return f
+	return startWith(t, owner.Options{Journal: j, Catalogs: c, Instance: "e", Beat: time.Second, BeatOut: time.Minute, Wall: wall})
 }
 
 // sharing gives a run id in the partition of another one.
@@ -213,13 +203,8 @@ metadata: {name: noop}
 spec: {runs: once, outputs: {n: int}}
 `
 	m := journal.NewMemory(nil)
-	f := &fixture{out: &carried{seen: make(chan struct{}, 1)}}
-	f.Owner = owner.New(owner.Options{Journal: m.Open(), Catalogs: catalogs{compile(t, slow)}, Relay: f.out, Instance: "e",
+	f := startWith(t, owner.Options{Journal: m.Open(), Catalogs: catalogs{compile(t, slow)}, Instance: "e",
 		Beat: 500 * time.Millisecond, BeatOut: time.Second})
-	if err := f.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close(context.Background()) })
 	f.begin(t, "r1", "slow")
 	task := f.task(t, "r1", 1)
 	var full atomic.Bool

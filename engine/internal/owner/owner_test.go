@@ -16,7 +16,6 @@ import (
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows"
-	"github.com/penstock-cd/penstock/workflows/parse"
 )
 
 const definitions = `
@@ -124,13 +123,16 @@ type fixture struct {
 
 func start(t *testing.T, m *journal.Memory, instance string) *fixture {
 	t.Helper()
-	set, problems := parse.Files([]parse.File{{Name: "defs.yaml", Content: []byte(definitions)}})
-	if parse.Failed(problems) {
-		t.Fatal(parse.Text(problems))
-	}
-	f := &fixture{out: &carried{seen: make(chan struct{}, 1)}}
-	f.Owner = owner.New(owner.Options{Journal: m.Open(), Catalogs: catalogs{set.Catalog()}, Relay: f.out, Instance: instance,
+	return startWith(t, owner.Options{Journal: m.Open(), Catalogs: catalogs{compile(t, definitions)}, Instance: instance,
 		Beat: 50 * time.Millisecond, BeatOut: 300 * time.Millisecond})
+}
+
+// startWith starts an owner whose records are carried out into a list.
+func startWith(t *testing.T, o owner.Options) *fixture {
+	t.Helper()
+	f := &fixture{out: &carried{seen: make(chan struct{}, 1)}}
+	o.Relay = f.out
+	f.Owner = owner.New(o)
 	if err := f.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
