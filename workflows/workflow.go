@@ -118,7 +118,7 @@ type Activity struct {
 	Environment  string            `yaml:"environment" json:"environment,omitempty"`
 	Secrets      []string          `yaml:"secrets" json:"secrets,omitempty"`
 	Pool         string            `yaml:"pool" json:"pool,omitempty" validate:"max=63"` // which workers; "default"
-	Outputs      map[string]string `yaml:"outputs" json:"outputs,omitempty"` // name → Type, a subset of what the kind declares
+	Outputs      map[string]string `yaml:"outputs" json:"outputs,omitempty"`             // name → Type, a subset of what the kind declares
 	StartTimeout Duration          `yaml:"startTimeout" json:"startTimeout,omitempty"`
 	Timeout      Duration          `yaml:"timeout" json:"timeout,omitempty"`
 	Retry        *Retry            `yaml:"retry" json:"retry,omitempty"`
