@@ -19,12 +19,16 @@ import (
 
 // Index holds a line for each run and the state of each environment.
 type Index struct {
-	mu    sync.RWMutex
-	runs  map[string]events.RunView
-	order []string // run ids by start, oldest first
-	envs  map[string]*env.Environment
-	last  map[int]uint64 // sequence of the last record by partition
-	watch map[chan struct{}]bool
+	mu      sync.RWMutex
+	runs    map[string]events.RunView
+	waiting int      // runs that wait for people
+	order   []string // run ids by start, oldest first, unless unsorted
+	// unsorted says that order is sorted when it is next read: at a start runs
+	// come by their last record, not by their first.
+	unsorted bool
+	envs     map[string]*env.Environment
+	last     map[int]uint64 // sequence of the last record by partition
+	watch    map[chan struct{}]bool
 }
 
 // New makes an empty index.
@@ -40,10 +44,13 @@ func (x *Index) Observe(e owner.Entry) {
 	x.last[vp] = max(x.last[vp], e.Seq)
 	switch s := e.State.(type) {
 	case *run.State:
-		if _, known := x.runs[e.ID]; !known {
+		before, known := x.runs[e.ID]
+		if !known {
 			x.insert(e.ID, s.StartedAt)
 		}
-		x.runs[e.ID] = run.View(s, e.V)
+		now := run.View(s, e.V)
+		x.runs[e.ID] = now
+		x.waiting += count(now) - count(before)
 	case *env.Environment:
 		x.envs[e.ID] = s
 	}
@@ -55,13 +62,66 @@ func (x *Index) Observe(e owner.Entry) {
 	}
 }
 
+// count is 1 for a run that waits for people.
+func count(r events.RunView) int {
+	if r.Status == run.StatusWaiting {
+		return 1
+	}
+	return 0
+}
+
+// near is how far from the end a run is put in its place at once.
+const near = 1024
+
 // insert keeps order sorted by start; new runs nearly always go to the end.
 func (x *Index) insert(id string, started int64) {
 	i := len(x.order)
-	for i > 0 && x.runs[x.order[i-1]].StartedAt.UnixMilli() > started {
-		i--
+	if !x.unsorted {
+		i, _ = slices.BinarySearchFunc(x.order, started, func(id string, started int64) int {
+			if x.runs[id].StartedAt.UnixMilli() <= started {
+				return -1
+			}
+			return 1
+		})
+	}
+	if len(x.order)-i > near {
+		x.unsorted, i = true, len(x.order)
 	}
 	x.order = slices.Insert(x.order, i, id)
+}
+
+// sort puts order in order.
+func (x *Index) sort() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.unsorted {
+		return
+	}
+	type line struct {
+		id string
+		at int64
+	}
+	lines := make([]line, len(x.order))
+	for i, id := range x.order {
+		lines[i] = line{id, x.runs[id].StartedAt.UnixMilli()}
+	}
+	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.id, b.id)) })
+	for i, l := range lines {
+		x.order[i] = l.id
+	}
+	x.unsorted = false
+}
+
+// sorted locks the index for reading, with order in order.
+func (x *Index) sorted() {
+	for {
+		x.mu.RLock()
+		if !x.unsorted {
+			return
+		}
+		x.mu.RUnlock()
+		x.sort()
+	}
 }
 
 // Last gives the sequence of the last record of each partition.
@@ -140,20 +200,15 @@ func (x *Index) Environments(cat *workflows.Catalog) []string {
 func (x *Index) Counts() (all, waiting int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for _, r := range x.runs {
-		if r.Status == run.StatusWaiting {
-			waiting++
-		}
-	}
-	return len(x.runs), waiting
+	return len(x.runs), x.waiting
 }
 
 // List gives a page of the runs of workflows that may be seen, newest first.
 // The cursor is the id of the last run of the page before.
 func (x *Index) List(q events.ListRuns, may func(workflow string) bool) events.RunList {
-	x.mu.RLock()
+	x.sorted()
 	defer x.mu.RUnlock()
-	limit := min(cmp.Or(q.Limit, 50), 1000)
+	limit := min(cmp.Or(max(q.Limit, 0), 50), 1000)
 	page := events.RunList{Runs: []events.RunView{}}
 	i := len(x.order)
 	if q.Cursor != "" {

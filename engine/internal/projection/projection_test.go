@@ -41,6 +41,41 @@ func TestRunsAreListedNewestFirstInPagesWithoutGapOrRepeat(t *testing.T) {
 	}
 }
 
+// TestAnIndexOfManyRunsIsMadeInAnyOrder takes for ever when each run that is
+// older than the others moves them all.
+func TestAnIndexOfManyRunsIsMadeInAnyOrder(t *testing.T) {
+	const n = 200_000
+	x := projection.New()
+	for i := range n {
+		at := (i*7919)%n + 1 // each once, in no order
+		observe(x, fmt.Sprintf("run%06d", at), "w", "running", int64(at), 1)
+	}
+	for i := range 2 * 50 { // and goes on as ever
+		observe(x, fmt.Sprintf("run%06d", n+1+(i^1)), "w", "running", int64(n+1+(i^1)), 1)
+		q := events.ListRuns{Limit: -1}
+		if page := x.List(q, everything); len(page.Runs) != 50 {
+			t.Fatalf("a page of %d runs", len(page.Runs))
+		}
+	}
+	want := n + 100
+	q := events.ListRuns{Limit: 1000}
+	for {
+		page := x.List(q, everything)
+		for _, r := range page.Runs {
+			if r.ID != fmt.Sprintf("run%06d", want) {
+				t.Fatalf("got %s, want number %d", r.ID, want)
+			}
+			want--
+		}
+		if q.Cursor = page.Next; q.Cursor == "" {
+			break
+		}
+	}
+	if want != 0 {
+		t.Errorf("%d runs are missing", want)
+	}
+}
+
 func TestAListIsFilteredByWorkflowStatusAndOutcome(t *testing.T) {
 	x := projection.New()
 	observe(x, "a", "w1", "done", 1, 1)
