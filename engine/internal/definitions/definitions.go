@@ -50,7 +50,9 @@ type entry struct {
 	Origin workflows.Origin `json:"origin"`
 }
 
-// Open reads what is current.
+// Open reads what is current. Where this version of Penstock refuses a document
+// that an older one took, the others are in force; what is current stays as it
+// is, so that the older version still finds it.
 func Open(ctx context.Context, kv jetstream.KeyValue, log *slog.Logger) (*Store, error) {
 	s := &Store{kv: kv, log: log, old: map[string]*workflows.Catalog{}}
 	empty, _ := parse.Files(nil)
@@ -65,19 +67,34 @@ func Open(ctx context.Context, kv jetstream.KeyValue, log *slog.Logger) (*Store,
 	if s.docs, err = s.load(ctx, string(e.Value())); err != nil {
 		return nil, err
 	}
-	s.now = s.compile(s.docs)
+	set, err := s.compile(s.docs)
+	if err != nil {
+		return nil, fmt.Errorf("definitions %s: %w", e.Value(), err)
+	}
+	s.now = set.Catalog()
+	if s.now.Digest != string(e.Value()) {
+		s.log.Error("not all definitions are in force: this version refuses some that were", "stored", string(e.Value()), "inForce", s.now.Digest)
+		return s, s.store(ctx, set.Documents, s.now.Digest) // runs that start now find theirs later
+	}
 	return s, nil
 }
 
-// compile loads stored documents; they were good when they were stored.
-func (s *Store) compile(docs []parse.Document) *workflows.Catalog {
-	cat, problems := parse.Load(docs)
+// compile loads stored documents; they were good when they were stored. One
+// that is refused now is left out. One that is not what was stored is an error.
+func (s *Store) compile(docs []parse.Document) (*parse.Set, error) {
+	set, problems := parse.Over(docs, nil)
 	for _, p := range problems {
 		if !p.Warning {
 			s.log.Error("a stored definition is not good any more", "problem", p.Error())
 		}
 	}
-	return cat
+	for _, d := range set.Documents {
+		same := func(o parse.Document) bool { return o.Kind == d.Kind && o.Name == d.Name && o.Digest == d.Digest }
+		if !slices.ContainsFunc(docs, same) {
+			return nil, fmt.Errorf("what is stored as %s/%s is not what was: its digest is %s", d.Kind, d.Name, d.Digest)
+		}
+	}
+	return set, nil
 }
 
 // Current gives the definitions in force.
@@ -102,9 +119,15 @@ func (s *Store) ByDigest(digest string) (*workflows.Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	cat = s.compile(docs)
-	if cat.Digest != digest {
-		return nil, fmt.Errorf("definitions %s: what is stored has the digest %s", digest, cat.Digest)
+	set, err := s.compile(docs)
+	if err != nil {
+		return nil, fmt.Errorf("definitions %s: %w", digest, err)
+	}
+	cat = set.Catalog()
+	if cat.Digest != digest { // some are refused now; the others are what they were
+		c := *cat
+		c.Digest = digest
+		cat = &c
 	}
 	s.remember(cat)
 	return cat, nil
@@ -148,9 +171,20 @@ func (s *Store) load(ctx context.Context, digest string) ([]parse.Document, erro
 	return docs, nil
 }
 
-// put stores documents and the list of them, and makes it current. The order
-// keeps a crash from leaving a list whose documents are not there.
+// put stores documents and the list of them, and makes it current.
 func (s *Store) put(ctx context.Context, docs []parse.Document, digest string) error {
+	if err := s.store(ctx, docs, digest); err != nil {
+		return err
+	}
+	if _, err := s.kv.Put(ctx, currentKey, []byte(digest)); err != nil {
+		return fmt.Errorf("put the definitions in force: %w", err)
+	}
+	return nil
+}
+
+// store stores documents and the list of them. The order keeps a crash from
+// leaving a list whose documents are not there.
+func (s *Store) store(ctx context.Context, docs []parse.Document, digest string) error {
 	list := make([]entry, len(docs))
 	for i, d := range docs {
 		list[i] = entry{d.Kind, d.Name, d.Digest, d.Origin}
@@ -164,9 +198,6 @@ func (s *Store) put(ctx context.Context, docs []parse.Document, digest string) e
 	}
 	if _, err := s.kv.Create(ctx, keyOf("catalog", digest), p); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
 		return fmt.Errorf("store the list of definitions: %w", err)
-	}
-	if _, err := s.kv.Put(ctx, currentKey, []byte(digest)); err != nil {
-		return fmt.Errorf("put the definitions in force: %w", err)
 	}
 	return nil
 }

@@ -57,6 +57,62 @@ func workflow(name, kind string) parse.File {
 		"}\nspec:\n  initial: a\n  states:\n    a: {task: " + kind + ", with: {text: hello, channel: c}, next: z, onFail: z}\n    z: {final: succeeded}\n")}
 }
 
+// addStored puts one more document into the current catalog, as an older
+// version would have that took it, and gives the catalog's digest.
+func addStored(t *testing.T, kv jetstream.KeyValue, kind, name, source string) string {
+	t.Helper()
+	current, err := kv.Get(t.Context(), "current")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := kv.Get(t.Context(), "catalog."+strings.TrimPrefix(string(current.Value()), "sha256:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := strings.TrimSuffix(string(list.Value()), "]") + `,{"kind":"` + kind + `","name":"` + name + `","digest":"sha256:0ld","origin":{}}]`
+	for key, value := range map[string]string{"doc.0ld": source, "catalog.01d0": more, "current": "sha256:01d0"} {
+		if _, err := kv.PutString(t.Context(), key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return "sha256:01d0"
+}
+
+func TestADocumentThatIsRefusedNowTakesNoOtherWithIt(t *testing.T) {
+	kv := bucket(t)
+	apply(t, open(t, kv), workflow("release", "notify"))
+	old := addStored(t, kv, "Workflow", "late", string(workflow("late", "nosuchkind").Content))
+	s := open(t, kv)
+	now := s.Current()
+	if now.Workflows["release"] == nil || now.Workflows["late"] != nil {
+		t.Fatalf("in force are %v", now.Workflows)
+	}
+	if cat, err := s.ByDigest(old); err != nil || cat.Digest != old || cat.Workflows["release"] == nil {
+		t.Errorf("a run that was started before finds %v, %v", cat, err)
+	}
+	// a run that is started now finds its definitions after the next start too
+	later := open(t, kv)
+	apply(t, later, workflow("another", "notify"))
+	for _, s := range []*definitions.Store{later, open(t, kv)} {
+		if cat, err := s.ByDigest(now.Digest); err != nil || cat.Workflows["release"] == nil {
+			t.Errorf("a run that was started meanwhile finds %v, %v", cat, err)
+		}
+	}
+}
+
+func TestADocumentThatIsNotWhatWasStoredIsFound(t *testing.T) {
+	kv := bucket(t)
+	s := open(t, kv)
+	apply(t, s, workflow("release", "notify"))
+	old := addStored(t, kv, "Workflow", "late", string(workflow("late", "notify").Content))
+	if _, err := s.ByDigest(old); err == nil || !strings.Contains(err.Error(), "Workflow/late is not what was") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := definitions.Open(t.Context(), kv, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("it is in force")
+	}
+}
+
 func apply(t *testing.T, s *definitions.Store, files ...parse.File) *events.Applied {
 	t.Helper()
 	applied, err := s.Apply(t.Context(), files, false)
