@@ -44,7 +44,7 @@ func TestRunsAreListedNewestFirstInPagesWithoutGapOrRepeat(t *testing.T) {
 // TestAnIndexOfManyRunsIsMadeInAnyOrder takes for ever when each run that is
 // older than the others moves them all.
 func TestAnIndexOfManyRunsIsMadeInAnyOrder(t *testing.T) {
-	const n = 200_000
+	const n = 60_000
 	x := projection.New()
 	for i := range n {
 		at := (i*7919)%n + 1 // each once, in no order

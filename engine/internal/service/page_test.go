@@ -36,7 +36,7 @@ func stream(t *testing.T, n int) (jetstream.JetStream, page) {
 		t.Fatal(err)
 	}
 	for i := range n {
-		if _, err := js.PublishAsync("penstock.out.x", fmt.Append(nil, i+1)); err != nil {
+		if _, err := js.PublishAsync("penstock.out.x", fmt.Append(nil, i+1), jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 	}
