@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-cd/penstock/engine/api"
@@ -87,6 +88,8 @@ type Engine struct {
 	once  sync.Once
 
 	broker *broker.Broker
+	js     jetStreams
+	kv     jetstream.KeyValue // definitions, and the router's mark
 	log    journal.Journal
 	defs   *definitions.Store
 	index  *projection.Index
@@ -172,21 +175,19 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if e.key, err = taskKey(o.Dir); err != nil {
 		return err
 	}
-	js, err := jetstream.New(e.broker.Engine)
-	if err != nil {
+	if e.js, err = accounts(e.broker); err != nil {
 		return err
 	}
-	if err := journal.EnsureStreams(ctx, js, journal.Streams(max(o.Replicas, 1))...); err != nil {
+	if err := journal.EnsureStreams(ctx, e.js.engine, journal.Streams(max(o.Replicas, 1))...); err != nil {
 		return err
 	}
-	if e.log, err = journal.Open(ctx, js, journal.Options{Sync: o.Sync}); err != nil {
+	if e.log, err = journal.Open(ctx, e.js.engine, journal.Options{Sync: o.Sync}); err != nil {
 		return err
 	}
-	kv, err := js.KeyValue(ctx, events.BucketDefs)
-	if err != nil {
+	if e.kv, err = e.js.engine.KeyValue(ctx, events.BucketDefs); err != nil {
 		return err
 	}
-	if e.defs, err = definitions.Open(ctx, kv, o.Log); err != nil {
+	if e.defs, err = definitions.Open(ctx, e.kv, o.Log); err != nil {
 		return err
 	}
 	if err := e.listen(); err != nil {
@@ -239,20 +240,25 @@ func (e *Engine) observed(entry owner.Entry) {
 	}
 }
 
+// jetStreams are the streams of each account.
+type jetStreams struct{ engine, work, notify, ext jetstream.JetStream }
+
+func accounts(b *broker.Broker) (js jetStreams, err error) {
+	for conn, dst := range map[*nats.Conn]*jetstream.JetStream{b.Engine: &js.engine, b.Work: &js.work, b.Notify: &js.notify, b.Ext: &js.ext} {
+		if *dst, err = jetstream.New(conn); err != nil {
+			return js, err
+		}
+	}
+	return js, nil
+}
+
+// publishers are those of the relay.
 func (e *Engine) publishers(ctx context.Context) (tasks, out journal.Publisher, err error) {
-	work, err := jetstream.New(e.broker.Work)
-	if err != nil {
-		return nil, nil, err
-	}
-	notify, err := jetstream.New(e.broker.Notify)
-	if err != nil {
-		return nil, nil, err
-	}
 	opts := journal.Options{Sync: e.o.Sync}
-	if tasks, err = journal.NewPublisher(ctx, work, events.StreamTasks, opts); err != nil {
+	if tasks, err = journal.NewPublisher(ctx, e.js.work, events.StreamTasks, opts); err != nil {
 		return nil, nil, err
 	}
-	out, err = journal.NewPublisher(ctx, notify, events.StreamOut, opts)
+	out, err = journal.NewPublisher(ctx, e.js.notify, events.StreamOut, opts)
 	return tasks, out, err
 }
 
@@ -293,7 +299,7 @@ func (e *Engine) serve(asked context.Context) error {
 	}
 	work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
 	work.Go(func() { fail("events", e.route(ctx)) })
-	work.Go(func() { fail("janitor", e.clean(ctx)) })
+	work.Go(func() { e.clean(ctx) })
 	work.Go(func() { e.watchDefinitions(ctx) })
 	if e.http != nil {
 		work.Go(func() { fail("http", e.serveHTTP(ctx)) })
@@ -320,43 +326,15 @@ func (e *Engine) serve(asked context.Context) error {
 	return nil // it was asked to, whatever for
 }
 
+// route reads events until ctx ends.
 func (e *Engine) route(ctx context.Context) error {
-	ext, err := jetstream.New(e.broker.Ext)
-	if err != nil {
-		return err
-	}
-	js, err := jetstream.New(e.broker.Engine)
-	if err != nil {
-		return err
-	}
-	kv, err := js.KeyValue(ctx, events.BucketDefs)
-	if err != nil {
-		return err
-	}
-	return router.Run(ctx, router.Options{Ingress: ext, Marks: kv, Owner: e.owner, Lost: e.ingressLost, Log: e.o.Log})
+	return router.Run(ctx, router.Options{Ingress: e.js.ext, Marks: e.kv, Owner: e.owner, Lost: e.ingressLost, Log: e.o.Log})
 }
 
 // clean makes room in the streams until ctx ends.
-func (e *Engine) clean(ctx context.Context) error {
-	work, err := jetstream.New(e.broker.Work)
-	if err != nil {
-		return err
-	}
-	ext, err := jetstream.New(e.broker.Ext)
-	if err != nil {
-		return err
-	}
-	js, err := jetstream.New(e.broker.Engine)
-	if err != nil {
-		return err
-	}
-	kv, err := js.KeyValue(ctx, events.BucketDefs)
-	if err != nil {
-		return err
-	}
-	janitor.Run(ctx, janitor.Options{Work: work, Ext: ext, Log: e.o.Log,
-		Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, kv) }})
-	return nil
+func (e *Engine) clean(ctx context.Context) {
+	janitor.Run(ctx, janitor.Options{Work: e.js.work, Ext: e.js.ext, Log: e.o.Log,
+		Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, e.kv) }})
 }
 
 func (e *Engine) serveHTTP(ctx context.Context) error {
