@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,7 +28,9 @@ func waitingRun() events.RunView {
 		Path: []events.Step{
 			{State: "build", Visit: 1, Outcome: "succeeded", EnteredAt: ago(12 * time.Minute), LeftAt: ptr(ago(11 * time.Minute)),
 				Outputs: map[string]any{"digest": "sha256:" + strings.Repeat("cd", 32), "size": 8123456}},
-			{State: "verify", Visit: 2, Outcome: "succeeded", EnteredAt: ago(11 * time.Minute), LeftAt: ptr(ago(10*time.Minute + 30*time.Second))},
+			{State: "verify", Visit: 2, Outcome: "succeeded", EnteredAt: ago(11 * time.Minute), LeftAt: ptr(ago(10*time.Minute + 30*time.Second)),
+				Outputs: map[string]any{"test": map[string]any{"passed": 12, "failures": []any{}},
+					"scan": map[string]any{"findings": []any{map[string]any{"rule": "CVE-2026-1", "title": "a long story"}}}}},
 			{State: "approve", Visit: 1, EnteredAt: ago(10 * time.Minute)},
 		},
 		Waiting: []events.WaitReason{approvalReason("1 release-manager")},
@@ -163,6 +166,9 @@ func TestExitCodesTellWhatKindOfFailureItWas(t *testing.T) {
 		{exitUsage, []string{"get"}, "penstock get needs RUN"},
 		{exitUsage, []string{"get", "a", "b"}, `unexpected argument "b"`},
 		{exitUsage, []string{"get", "a", "--nope"}, "unknown flag: --nope"},
+		{exitUsage, []string{"runs", "--limit", "x"}, `invalid argument "x" for "--limit" flag: not a number`},
+		{exitUsage, []string{"runs", "--status", "finished"}, "want one of running, waiting, done, succeeded"},
+		{exitUsage, []string{"definitions", "workflows"}, "the kinds are Workflow, Environment"},
 		{exitUsage, []string{"aprove", "x"}, "did you mean penstock approve?"},
 		{exitUsage, []string{"events", "folow"}, "did you mean penstock events follow?"},
 		{exitDenied, []string{"auth", "list"}, "needs an administrator's credential"},
@@ -172,6 +178,42 @@ func TestExitCodesTellWhatKindOfFailureItWas(t *testing.T) {
 		if got.code != c.code || !strings.Contains(got.stderr, c.want) || got.out != "" {
 			t.Errorf("penstock %q: exit %d, want %d with %q\n%s%s", c.args, got.code, c.code, c.want, got.out, got.stderr)
 		}
+	}
+}
+
+func TestStateThatTheRunWasNotInHasNoOutput(t *testing.T) {
+	f := newFake(t)
+	f.gives(events.VerbGet, waitingRun())
+	f.gives(events.VerbOutput, events.Output{})
+	got := penstock(t, "logs", "k3f9", "biuld")
+	if got.code != exitNotFound || !strings.Contains(got.stderr, `not in a state "biuld"; it was in: build, verify, approve`) {
+		t.Errorf("exit %d\n%s", got.code, got.stderr)
+	}
+	got = penstock(t, "logs", "k3f9", "verify.test")
+	if got.code != 0 || !strings.Contains(got.stderr, "no output of verify.test") {
+		t.Errorf("exit %d\n%s", got.code, got.stderr)
+	}
+}
+
+func TestPublisherThatAsksIsDenied(t *testing.T) {
+	newFake(t).as(bus.KindPublisher, "git")
+	for _, args := range [][]string{{"runs"}, {"events", "follow"}} {
+		got := penstock(t, args...)
+		if got.code != exitDenied || !strings.Contains(got.stderr, `publisher "git"`) {
+			t.Errorf("%q: exit %d\n%s", args, got.code, got.stderr)
+		}
+	}
+}
+
+func TestAddressInUseHasAHint(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	got := penstock(t, "server", "--data", t.TempDir(), "--listen", taken.Addr().String(), "--http", "none", "--no-remember")
+	if got.code != exitFailed || !strings.Contains(got.stderr, "hint: another server may have it") {
+		t.Errorf("exit %d\n%s", got.code, got.stderr)
 	}
 }
 

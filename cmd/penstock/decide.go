@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -42,7 +41,8 @@ func (a *app) decideCommand(decision string) *cobra.Command {
 		Long: `Shows what is to be decided and sends the decision, bound to exactly that: when
 it changes in between, the decision is refused and the run's state stays as it
 is. On a terminal it asks first, unless --yes is given, or --content, the
-digest that a notification or penstock why showed.
+digest that a notification or penstock why showed. Of lists in results it shows
+the length; penstock get RUN -o json has everything.
 
 STATE is needed only when more than one approval is open. Exits with 4 when
 you are not allowed to decide, with the reason.`,
@@ -130,17 +130,13 @@ func openApproval(why events.WhyView, state string) (events.WaitReason, error) {
 
 // showApproval says on stderr what the decision is about.
 func (a *app) showApproval(run events.RunView, r events.WaitReason) {
-	pairs := []string{"Run", run.ID, "Title", run.Title, "Workflow", run.Workflow, "Approval", r.State,
+	shown := []string{"Run", run.ID, "Title", run.Title, "Workflow", run.Workflow, "Approval", r.State,
 		"Requested", run.RequestedBy, "Authors", strings.Join(run.Authors, ", ")}
-	for _, name := range slices.Sorted(maps.Keys(run.Inputs)) {
-		pairs = append(pairs, "inputs."+name, whole(run.Inputs[name]))
-	}
+	shown = append(shown, pairs("inputs.", run.Inputs, whole)...)
 	for _, step := range run.Path {
-		for _, name := range slices.Sorted(maps.Keys(step.Outputs)) {
-			pairs = append(pairs, step.State+"."+name, whole(step.Outputs[name]))
-		}
+		shown = append(shown, pairs(step.State+".", step.Outputs, brief)...)
 	}
-	fields(a.stderr, "", append(pairs, "Rule", r.Rule, "Have", strings.Join(r.Have, "; "),
+	fields(a.stderr, "", append(shown, "Rule", r.Rule, "Have", strings.Join(r.Have, "; "),
 		"Missing", strings.Join(r.Missing, "; "), "Until", a.moment(r.Until, "left"), "Content", r.Content)...)
 }
 

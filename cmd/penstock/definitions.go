@@ -8,6 +8,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// kinds is what a definition can be.
+var kinds = []string{"Workflow", "Environment", "Roles", "Channel", "TaskKind", "Scenario"}
+
 func (a *app) definitionsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "definitions [KIND]",
@@ -16,8 +19,11 @@ func (a *app) definitionsCommand() *cobra.Command {
 		Example: `  penstock definitions
   penstock definitions workflow -o json`,
 		Args:      args("[KIND]"),
-		ValidArgs: []string{"Workflow", "Environment", "Roles", "Channel", "TaskKind"},
+		ValidArgs: kinds,
 		RunE: func(cmd *cobra.Command, arg []string) error {
+			if len(arg) > 0 && !slices.ContainsFunc(kinds, func(k string) bool { return strings.EqualFold(k, arg[0]) }) {
+				return usagef("there is no kind %q; the kinds are %s", arg[0], strings.Join(kinds, ", "))
+			}
 			return a.with(cmd.Context(), func(s *session) error {
 				list := events.Definitions{}
 				if _, err := s.ask(cmd.Context(), events.VerbDefinitions, nil, &list); err != nil {
@@ -26,18 +32,23 @@ func (a *app) definitionsCommand() *cobra.Command {
 				list.Definitions = slices.DeleteFunc(list.Definitions, func(d events.Definition) bool {
 					return len(arg) > 0 && !strings.EqualFold(d.Kind, arg[0])
 				})
-				return a.printDefinitions(list)
+				return a.printDefinitions(list, len(arg) > 0)
 			})
 		},
 	}
 }
 
-func (a *app) printDefinitions(list events.Definitions) error {
+// printDefinitions shows list; some says that it may leave out other kinds.
+func (a *app) printDefinitions(list events.Definitions, some bool) error {
 	if list.Definitions == nil {
 		list.Definitions = []events.Definition{}
 	}
 	if a.output == "json" {
 		return a.printJSON(list)
+	}
+	if len(list.Definitions) == 0 && some {
+		a.note("no definitions of that kind are in force")
+		return nil
 	}
 	if len(list.Definitions) == 0 {
 		a.note("no definitions are in force")

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,11 +58,7 @@ func (a *app) printRun(r events.RunView) {
 		"Ended", ended, "Records", strconv.FormatInt(r.Records, 10))
 	if len(r.Inputs) > 0 {
 		fmt.Fprintln(w, "\nInputs:")
-		var pairs []string
-		for _, k := range slices.Sorted(maps.Keys(r.Inputs)) {
-			pairs = append(pairs, k, value(r.Inputs[k]))
-		}
-		fields(w, "  ", pairs...)
+		fields(w, "  ", pairs("", r.Inputs, value)...)
 	}
 	a.printPath(r.Path)
 	a.printTasks(r.Tasks)
@@ -121,12 +115,13 @@ func (a *app) printTasks(tasks []events.TaskView) {
 func (a *app) printWaiting(waiting []events.WaitReason) {
 	for _, r := range waiting {
 		fmt.Fprintf(a.stdout, "\n%s: %s\n", oneLine(r.State), paint(a.stdout, "waiting", oneLine(r.Summary)))
-		fields(a.stdout, "  ", "rule", r.Rule, "missing", strings.Join(r.Missing, "; "), "have", strings.Join(r.Have, "; "),
+		lines := []string{"rule", r.Rule, "missing", strings.Join(r.Missing, "; "), "have", strings.Join(r.Have, "; "),
 			"can", strings.Join(r.Can, ", "), "cannot", strings.Join(r.Cannot, "; "), "since", a.moment(r.Since, "ago"),
-			"until", a.moment(r.Until, "left"), "content", r.Content)
+			"until", a.moment(r.Until, "left"), "content", r.Content}
 		for _, next := range r.Next {
-			fmt.Fprintf(a.stdout, "  try:     %s\n", oneLine(next))
+			lines = append(lines, "try", next)
 		}
+		fields(a.stdout, "  ", lines...)
 	}
 }
 

@@ -67,12 +67,42 @@ func (s *session) logs(ctx context.Context, q events.ReadOutput, follow bool) er
 		}
 		q.After = max(q.After, page.Next)
 		if len(page.Chunks) == 0 && (page.Done || !follow) {
-			if !printed {
-				s.app.note("no output%s", prefixed(" of ", q.State))
+			if printed {
+				return nil
 			}
+			if err := s.knowsState(ctx, q); err != nil {
+				return err
+			}
+			s.app.note("no output%s", prefixed(" of ", q.State))
 			return nil
 		}
 	}
+}
+
+// knowsState refuses a state that the run was never in, as far as it has come.
+func (s *session) knowsState(ctx context.Context, q events.ReadOutput) error {
+	if q.State == "" {
+		return nil
+	}
+	var run events.RunView
+	if _, err := s.ask(ctx, events.VerbGet, events.GetRun{Run: q.Run}, &run); err != nil {
+		return err
+	}
+	state, _, _ := strings.Cut(q.State, ".")
+	var been []string
+	for _, step := range run.Path {
+		if step.State == state {
+			return nil
+		}
+		if !slices.Contains(been, step.State) {
+			been = append(been, step.State)
+		}
+	}
+	if slices.ContainsFunc(run.Tasks, func(t events.TaskView) bool { return t.State == q.State }) {
+		return nil
+	}
+	return &failure{exit: exitNotFound, code: events.CodeNotFound,
+		message: fmt.Sprintf("run %s was not in a state %q; it was in: %s", run.ID, q.State, strings.Join(been, ", "))}
 }
 
 // logPrinter turns chunks, which may end anywhere, into whole lines, so that

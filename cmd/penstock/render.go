@@ -177,10 +177,18 @@ func digest(s string) string {
 	return s
 }
 
-// value is a value of an input or output on one line, digests shortened.
+// value is brief with digests shortened.
 func value(v any) string {
 	if s, ok := v.(string); ok && strings.HasPrefix(s, "sha256:") {
 		v = digest(s)
+	}
+	return brief(v)
+}
+
+// brief is a value on one line; of a list of objects only the length is said.
+func brief(v any) string {
+	if items, ok := v.([]any); ok && slices.ContainsFunc(items, isObject) {
+		return "(" + count(len(items), "item") + ")"
 	}
 	return whole(v)
 }
@@ -200,22 +208,35 @@ func whole(v any) string {
 	return oneLine(string(p))
 }
 
-// values is "a=1 b=2", by name, each value cut at a width that fits a line.
-// Empty texts are left out, and of lists of objects only the length is said.
+// values is "a=1 b.c=2", as pairs gives them, each value cut at a width that
+// fits a line. Empty texts are left out.
 func values(m map[string]any) string {
-	parts := make([]string, 0, len(m))
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		v := value(m[k])
+	var parts []string
+	named := pairs("", m, value)
+	for i := 0; i < len(named); i += 2 {
+		v := named[i+1]
 		if v == "" {
 			continue
-		}
-		if items, ok := m[k].([]any); ok && slices.ContainsFunc(items, isObject) {
-			v = "(" + count(len(items), "item") + ")"
 		}
 		if n := []rune(v); len(n) > 48 {
 			v = string(n[:47]) + "…"
 		}
-		parts = append(parts, k+"="+v)
+		parts = append(parts, named[i]+"="+v)
 	}
 	return strings.Join(parts, " ")
+}
+
+// pairs is m as names and values in turn, by name; one names a single value.
+// What an object holds stands under its path ("scan.critical"), as rules name it.
+func pairs(prefix string, m map[string]any, one func(any) string) []string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		name, v := prefix+k, m[k]
+		if object, ok := v.(map[string]any); ok && len(object) > 0 {
+			out = append(out, pairs(name+".", object, one)...)
+			continue
+		}
+		out = append(out, name, one(v))
+	}
+	return out
 }

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -75,7 +77,7 @@ every step, gates and approvals that hold or let pass, workers that do the work.
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%s: %s", cmd.CommandPath(), err).withHint("%s --help", cmd.CommandPath())
+		return usagef("%s: %s", cmd.CommandPath(), flagText(err)).withHint("%s --help", cmd.CommandPath())
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.credential, "credential", "", "credential `FILE` ($PENSTOCK_CREDENTIAL)")
@@ -102,6 +104,15 @@ every step, gates and approvals that hold or let pass, workers that do the work.
 		}
 	}
 	return root
+}
+
+// flagText is an error of a flag without the name of the function that read it.
+func flagText(err error) string {
+	n, ok := errors.AsType[*strconv.NumError](err)
+	if !ok {
+		return err.Error()
+	}
+	return strings.Replace(err.Error(), n.Error(), "not a number that fits", 1)
 }
 
 // execute runs the command line args and returns the exit code.

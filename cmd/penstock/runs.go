@@ -2,10 +2,16 @@ package main
 
 import (
 	"cmp"
+	"slices"
+	"strings"
 
 	"github.com/penstock-cd/penstock/events"
 	"github.com/spf13/cobra"
 )
+
+// statuses is what --status takes: where a run is, or how it ended.
+var statuses = []string{"running", "waiting", "done", events.Succeeded, events.Failed, events.Rejected,
+	events.Expired, events.Cancelled, events.Superseded}
 
 func (a *app) runsCommand() *cobra.Command {
 	var q events.ListRuns
@@ -25,6 +31,9 @@ func (a *app) runsCommand() *cobra.Command {
 			}
 			if q.Limit < 1 || q.Limit > 1000 {
 				return usagef("--limit %d: want 1 to 1000", q.Limit)
+			}
+			if q.Status != "" && !slices.Contains(statuses, q.Status) {
+				return usagef("--status %q: want one of %s", q.Status, strings.Join(statuses, ", "))
 			}
 			return a.with(cmd.Context(), func(s *session) error {
 				var page, list events.RunList
@@ -47,8 +56,7 @@ func (a *app) runsCommand() *cobra.Command {
 	f.IntVar(&q.Limit, "limit", 50, "how many, at most 1000")
 	f.StringVar(&q.Cursor, "cursor", "", "go on after the list that named this `CURSOR`")
 	f.BoolVar(&all, "all", false, "all of them, however many")
-	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions([]string{"running", "waiting", "done", events.Succeeded,
-		events.Failed, events.Rejected, events.Expired, events.Cancelled, events.Superseded}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("status", cobra.FixedCompletions(statuses, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -86,7 +86,7 @@ func (a *app) serve(ctx context.Context, o engine.Options, remember bool) error 
 	go func() { done <- e.Run(ctx) }()
 	select {
 	case err := <-done:
-		return stopped(ctx, err)
+		return startHint(stopped(ctx, err))
 	case <-e.Ready():
 	}
 	info := e.Info()
@@ -107,6 +107,15 @@ func (a *app) serve(ctx context.Context, o engine.Options, remember bool) error 
 		}
 	}
 	return stopped(ctx, <-done)
+}
+
+// startHint says what to do about an address that somebody else has.
+func startHint(err error) error {
+	if err == nil || !strings.Contains(err.Error(), syscall.EADDRINUSE.Error()) {
+		return err
+	}
+	return (&failure{exit: exitFailed, code: "failed", message: clean(err.Error())}).withHint(
+		"another server may have it: penstock status\nother addresses: --listen 127.0.0.1:4223 --http 127.0.0.1:8421")
 }
 
 // stopped is nil for a server or worker that was asked to stop.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -47,7 +48,10 @@ func connectFailure(err error, from place) error {
 	return f
 }
 
-var errNoAnswer = errors.New("no answer in time")
+var errNoAnswer = errors.New("gave up")
+
+// gaveUp is the cause of a context of one request that took longer than limit.
+func gaveUp(limit time.Duration) error { return fmt.Errorf("%w after %s", errNoAnswer, short(limit)) }
 
 func (a *app) limit() time.Duration {
 	if a.timeout > 0 {
@@ -58,7 +62,7 @@ func (a *app) limit() time.Duration {
 
 // within gives a context for one request.
 func (a *app) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, a.limit(), errNoAnswer)
+	return context.WithTimeoutCause(ctx, a.limit(), gaveUp(a.limit()))
 }
 
 func (s *session) close() { s.conn.Close() }
@@ -72,7 +76,7 @@ func (s *session) ask(ctx context.Context, verb string, request, result any) (ev
 // askFor is ask with a limit of its own: for requests that the engine holds
 // until there is something to tell.
 func (s *session) askFor(ctx context.Context, limit time.Duration, verb string, request, result any) (events.Answer, error) {
-	limited, cancel := context.WithTimeoutCause(ctx, limit, errNoAnswer)
+	limited, cancel := context.WithTimeoutCause(ctx, limit, gaveUp(limit))
 	defer cancel()
 	answer, err := s.conn.Request(limited, verb, request, result)
 	if err != nil {

@@ -42,7 +42,7 @@ const (
 // older cursor.
 func (c *Conn) Follow(ctx context.Context, o FollowOptions, fn func(context.Context, *events.Event) error) error {
 	if c.cred.Kind == KindWorker || c.cred.Kind == KindPublisher {
-		return fmt.Errorf("follow: the credential of %s %q is not for following events; use one of a user", c.cred.Kind, c.cred.Name)
+		return denied("follow: the credential of %s %q is not for following events; use one of a user", c.cred.Kind, c.cred.Name)
 	}
 	f := &follower{conn: c, o: o, fn: fn, cursor: o.After, live: make(chan *nats.Msg, followBuffer)}
 	resync, done := c.resyncs.on()

@@ -37,6 +37,11 @@ func (r *Refusal) Error() string {
 	return cmp.Or(r.Reason, r.Code, r.Status)
 }
 
+// denied is a refusal without asking: the server lets this principal say no such thing.
+func denied(format string, args ...any) *Refusal {
+	return &Refusal{Status: events.StatusError, Code: events.CodeDenied, Reason: fmt.Sprintf(format, args...)}
+}
+
 // answerTimeout is how long one try waits for an answer.
 const answerTimeout = 5 * time.Second
 
@@ -85,12 +90,12 @@ func (c *Conn) subject(verb string) (string, error) {
 	case KindWorker:
 		return events.WorkerSubject(events.DefaultDomain, cmp.Or(c.cred.Pool, events.DefaultPool), c.cred.Name, verb), nil
 	case KindPublisher:
-		return "", fmt.Errorf("request %s: the credential of publisher %q may publish events and nothing else", verb, c.cred.Name)
+		return "", denied("request %s: the credential of publisher %q may publish events and nothing else", verb, c.cred.Name)
 	case KindAdmin:
 		return events.AdminSubject(c.cred.Name, verb), nil
 	default:
 		if strings.HasPrefix(verb, "auth.") {
-			return "", fmt.Errorf("request %s: only an administrator may manage credentials, and %q is none", verb, c.cred.Name)
+			return "", denied("request %s: only an administrator may manage credentials, and %q is none", verb, c.cred.Name)
 		}
 	}
 	return events.UserSubject(c.cred.Name, verb), nil
