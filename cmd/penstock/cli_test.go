@@ -205,6 +205,21 @@ func TestPublisherThatAsksIsDenied(t *testing.T) {
 	}
 }
 
+func TestProgramOfAWorkerIsFoundFromWhereItWasStarted(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("migrate.exe", []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := findProgram("./migrate.exe")
+	if want := filepath.Join(here, "migrate.exe"); err != nil || got != want {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+}
+
 func TestAddressInUseHasAHint(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -46,6 +46,7 @@ type project struct {
 	User       string
 	Identity   string
 	Commits    bool // the repository has one
+	Starts     bool // a Node package has a script "start"
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -110,6 +111,9 @@ func (a *app) printInit(p project, wrote, left []string) error {
 	if p.Sort != "plain" && !p.Commits {
 		a.note("note: %s has no commit in git yet; a build starts from a commit", p.Repository)
 	}
+	if p.Sort == "node" && !p.Starts {
+		a.note("note: package.json has no script \"start\"; a deployment runs npm start")
+	}
 	fmt.Fprintf(a.stdout, "\nNext, each in a terminal of its own:\n")
 	for _, line := range next {
 		fmt.Fprintf(a.stdout, "  %s\n", line)
@@ -167,8 +171,12 @@ func (p *project) sort(dir string) {
 		p.About = "the Go module " + module + ", and no program to deploy in it; put your own commands into the workflow"
 	}
 	if text, ok := read("package.json"); ok {
-		var pkg struct{ Name string }
-		_ = json.Unmarshal([]byte(text), &pkg) // its name is all that is wanted
+		var pkg struct {
+			Name    string
+			Scripts map[string]string
+		}
+		_ = json.Unmarshal([]byte(text), &pkg) // what cannot be read is not known
+		_, p.Starts = pkg.Scripts["start"]
 		p.Sort, p.Found, p.About = "node", "package.json", join("the Node package", pkg.Name)
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -87,19 +88,40 @@ func (a *app) workerExecCommand() *cobra.Command {
 		Short: "Make any program a worker",
 		Long: `Runs COMMAND for every task of the kind: the task is JSON on its stdin, its
 stderr is the log, its stdout is the result as JSON. docs/workers.md has the
-protocol. The kind is declared by a TaskKind definition.`,
+protocol. The kind is declared by a TaskKind definition. COMMAND is found from
+here, and runs in a directory of the task's own: give files in its arguments
+by their whole path.`,
 		Example: `  penstock worker exec --kind migrate -- ./migrate.sh --verbose`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, command []string) error {
 			if kind == "" {
 				return usagef("worker exec: which tasks? name them with --kind")
 			}
-			return a.work(cmd.Context(), o, map[string]workers.Handler{kind: exec.Handler{Args: command}})
+			program, err := findProgram(command[0])
+			if err != nil {
+				return err
+			}
+			args := append([]string{program}, command[1:]...)
+			return a.work(cmd.Context(), o, map[string]workers.Handler{kind: exec.Handler{Args: args}})
 		},
 	}
 	o.flags(cmd)
 	cmd.Flags().StringVar(&kind, "kind", "", "`KIND` of tasks to do")
 	return cmd
+}
+
+// findProgram is name as a path that holds in every directory. A program that
+// is not there is told now, and not by every task.
+func findProgram(name string) (string, error) {
+	found, err := osexec.LookPath(name)
+	if err != nil {
+		f := usagef("worker exec: %v", err)
+		if _, err := os.Stat(name); err == nil && filepath.Base(name) == name {
+			return "", f.withHint("the one in this folder is ./%s", name)
+		}
+		return "", f
+	}
+	return filepath.Abs(found)
 }
 
 // targetsDir is where the local deploy target keeps its environments.
