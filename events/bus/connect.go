@@ -215,7 +215,7 @@ func explainConnect(c *Credential, err error) error {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
-		return fmt.Errorf("nats server %s does not accept user %q: the password is wrong, or the credential was revoked; ask an administrator for a new one (penstock auth add): %w", url, c.User, err)
+		return fmt.Errorf("nats server %s does not accept user %q: the password is wrong, or the credential was revoked; ask an administrator for a new one (penstock auth %s add): %w", url, c.User, cmp.Or(c.Kind, "user"), err)
 	case errors.As(err, &dns):
 		return fmt.Errorf("nats server %s %w: the name %q is not known; check the url in the credential or NATS_URL: %w", url, errUnreachable, dns.Name, err)
 	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), isNetworkError(err):
