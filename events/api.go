@@ -72,9 +72,9 @@ type GetRun struct {
 // ListRuns selects runs, newest first.
 type ListRuns struct {
 	Workflow string `json:"workflow,omitempty"`
-	Status   string `json:"status,omitempty"`                 // "running", "waiting", "done", or an outcome
-	Limit    int    `json:"limit,omitempty" validate:"gte=0"` // 50 when 0, at most 1000
-	Cursor   string `json:"cursor,omitempty"`                 // from the page before
+	Status   string `json:"status,omitempty" validate:"omitempty,oneof=running waiting done succeeded failed rejected expired cancelled superseded"` // "running", "waiting", "done", or an outcome
+	Limit    int    `json:"limit,omitempty" validate:"gte=0"`                                                                                        // 50 when 0, at most 1000
+	Cursor   string `json:"cursor,omitempty"`                                                                                                        // from the page before
 }
 
 // RunList is a page of runs.

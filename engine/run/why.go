@@ -61,16 +61,16 @@ func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
 		r.Next = []string{"penstock worker --kinds " + t.Kind}
 	case taskRunning:
 		r.What, r.Since, r.Until = "task", timePtr(t.BeganAt), timePtr(t.RunBy)
-		r.Summary = fmt.Sprintf("%s runs on %s (attempt %d)", t.Kind, t.Worker, t.Attempt)
+		r.Summary = fmt.Sprintf("the %s task runs on %s (attempt %d)", t.Kind, t.Worker, t.Attempt)
 		if t.Lost != "" {
 			r.Summary = fmt.Sprintf("%s finds out what became of an attempt whose worker was lost", t.Worker)
 		}
 		r.Next = []string{fmt.Sprintf("penstock logs %s %s", x.s.ID, t.Path)}
 	case taskBackoff:
 		r.What, r.Until = "timer", timePtr(t.RetryAt)
-		r.Summary = fmt.Sprintf("tries %s again (attempt %d) at %s, after: %s", t.Kind, t.Attempt, at(t.RetryAt).Format(time.TimeOnly), t.Error.Message)
+		r.Summary = fmt.Sprintf("is tried again (attempt %d) at %s, after: %s", t.Attempt, at(t.RetryAt).Format(time.TimeOnly), t.Error.Message)
 	case taskCancelling:
-		r.What, r.Summary, r.Until = "task", fmt.Sprintf("%s was told to stop %s", t.Worker, t.Kind), timePtr(t.GiveUpAt)
+		r.What, r.Summary, r.Until = "task", fmt.Sprintf("waits for %s to stop the %s task", t.Worker, t.Kind), timePtr(t.GiveUpAt)
 	default:
 		return r, false
 	}

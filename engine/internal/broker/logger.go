@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 )
 
 // serverLog is the server's logger.
@@ -12,10 +14,12 @@ type serverLog struct {
 }
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Warnf(format string, v ...any)   { l.log.Warn(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Errorf(format string, v ...any)  { l.log.Error(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l *serverLog) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Warnf(format string, v ...any) {
+	l.log.Log(context.Background(), warning(format), fmt.Sprintf(format, v...))
+}
+func (l *serverLog) Errorf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Debugf(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Tracef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 
 func (l *serverLog) Fatalf(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
@@ -24,4 +28,13 @@ func (l *serverLog) Fatalf(format string, v ...any) {
 	case l.fatal <- text:
 	default:
 	}
+}
+
+// warning is the level of a warning of the server. That an index is made anew
+// after a kill is no cause for alarm: the messages themselves are whole.
+func warning(format string) slog.Level {
+	if strings.Contains(format, "will rebuild") || strings.Contains(format, "Recovering stream state from index errored") {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
 }

@@ -166,11 +166,13 @@ func (s *Service) complete(id string, waiting []events.WaitReason) {
 				w.Next = append(w.Next, "penstock why "+e.Holder.Run)
 			}
 		case "worker":
-			if n := s.workers.serving(w.Pool, w.Kind); n == 0 {
+			switch n := s.workers.serving(w.Pool, w.Kind); n {
+			case 0:
 				w.Summary += "; no live worker serves it"
-			} else {
-				w.Summary += fmt.Sprintf("; %d live workers serve it, all busy or about to take it", n)
-				w.Next = nil
+			case 1:
+				w.Summary, w.Next = w.Summary+"; one live worker serves it, busy or about to take it", nil
+			default:
+				w.Summary, w.Next = fmt.Sprintf("%s; %d live workers serve it, all busy or about to take it", w.Summary, n), nil
 			}
 		}
 	}
@@ -294,11 +296,16 @@ func (s *Service) freeEnvironment(ctx context.Context, who Principal, body []byt
 		return nil, err
 	}
 	e := s.o.Index.Environment(req.Environment)
-	if e == nil || e.Holder == nil {
+	if e == nil && s.o.Definitions.Current().Environments[req.Environment] == nil {
+		return nil, refuse(events.CodeNotFound, "there is no environment %q", req.Environment)
+	}
+	if e == nil {
 		return nil, refuse(events.CodeConflict, "nobody holds the environment %s", req.Environment)
 	}
-	if line, ok := s.o.Index.Run(e.Holder.Run); ok && line.Status != run.StatusDone {
-		return nil, refuse(events.CodeConflict, "run %s holds the environment %s and goes on; cancel it first", e.Holder.Run, req.Environment)
+	if h := e.Holder; h != nil { // without one the environment itself knows whether this is a repeat
+		if line, ok := s.o.Index.Run(h.Run); ok && line.Status != run.StatusDone {
+			return nil, refuse(events.CodeConflict, "run %s holds the environment %s and goes on; cancel it first", h.Run, req.Environment)
+		}
 	}
 	return s.command(ctx, who, record.Environment, req.Environment, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InEnvFree}), nil
 }
