@@ -18,6 +18,7 @@ const (
 	VerbRecords      = "run.records"      // GetRun → Records
 	VerbVerify       = "run.verify"       // GetRun → Verification
 	VerbOutput       = "run.output"       // ReadOutput → Output
+	VerbArtifact     = "artifact.read"    // ReadArtifact → ArtifactPart
 	VerbEvents       = "event.list"       // ReadEvents → EventPage
 	VerbPublish      = "event.publish"    // Event in structured JSON → nothing
 	VerbApply        = "definition.apply" // Apply → Applied
@@ -223,6 +224,22 @@ type OutputChunk struct {
 	State string `json:"state"`
 	Task  string `json:"task"`
 	Chunk
+}
+
+// ReadArtifact asks for a part of an artifact: what a build made, its bill of
+// materials, the report of a scan.
+type ReadArtifact struct {
+	Digest string `json:"digest" validate:"required,max=71"` // "sha256:…"
+	After  uint64 `json:"after,omitempty"`                   // ArtifactPart.Next of the answer before
+}
+
+// ArtifactPart is a part of an artifact. The parts in their order are the
+// whole; whoever puts them together compares its digest.
+type ArtifactPart struct {
+	Data []byte `json:"data"` // base64 in JSON
+	Size uint64 `json:"size"` // of the whole, in bytes
+	Next uint64 `json:"next"`
+	Done bool   `json:"done,omitempty"` // this was the last one
 }
 
 // ReadEvents asks for events that were sent, oldest first.

@@ -35,7 +35,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
 // command that is added goes into its group here and into docs/cli.md.
 func (a *app) commands() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
-		"runs": {a.runCommand(), a.runsCommand(), a.getCommand(), a.watchCommand(), a.logsCommand(), a.whyCommand(),
+		"runs": {a.runCommand(), a.runsCommand(), a.getCommand(), a.watchCommand(), a.logsCommand(), a.artifactCommand(), a.whyCommand(),
 			a.approveCommand(), a.rejectCommand(), a.cancelCommand()},
 		"definitions": {a.initCommand(), a.checkCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand(), a.environmentsCommand()},
 		"events":      {a.eventsCommand(), a.auditCommand()},

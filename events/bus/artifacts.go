@@ -202,6 +202,33 @@ func (a *Artifacts) Get(ctx context.Context, digest string, w io.Writer) error {
 	return nil
 }
 
+// Part gives a part of an artifact's content, for who passes it on piece by
+// piece: the first for after 0, then the one behind next of the part before.
+// Nothing is verified but that it is stored; whoever has all parts compares
+// the digest.
+func (a *Artifacts) Part(ctx context.Context, digest string, after uint64) (*events.ArtifactPart, error) {
+	info, err := a.info(ctx, digest)
+	if err != nil {
+		return nil, err
+	}
+	part := &events.ArtifactPart{Size: info.Size, Data: []byte{}}
+	if info.Chunks == 0 {
+		part.Done = true
+		return part, nil
+	}
+	m, err := a.read(ctx, messageQuery{Seq: after + 1, NextFor: chunkSubject(info.NUID)})
+	if err != nil {
+		return nil, fmt.Errorf("artifact %s: %w", digest, err)
+	}
+	part.Data, part.Next = m.Data, m.Seq
+	_, err = a.read(ctx, messageQuery{Seq: m.Seq + 1, NextFor: chunkSubject(info.NUID)})
+	part.Done = errors.Is(err, ErrNoArtifact)
+	if err != nil && !part.Done {
+		return nil, fmt.Errorf("artifact %s: %w", digest, err)
+	}
+	return part, nil
+}
+
 // info reads the entry of an object.
 func (a *Artifacts) info(ctx context.Context, digest string) (*jetstream.ObjectInfo, error) {
 	if err := checkDigest(digest); err != nil {

@@ -35,6 +35,25 @@ func TestArtifactsComeBackAsTheyWerePut(t *testing.T) {
 		if err := a.Get(soon(t), digest, &got); err != nil || !bytes.Equal(got.Bytes(), want) {
 			t.Errorf("%d bytes: got %d back, %v", size, got.Len(), err)
 		}
+		if got := inParts(t, a, digest, uint64(size)); !bytes.Equal(got, want) {
+			t.Errorf("%d bytes: got %d back in parts", size, len(got))
+		}
+	}
+}
+
+// inParts puts an artifact together from its parts.
+func inParts(t *testing.T, a *Artifacts, digest string, size uint64) (content []byte) {
+	t.Helper()
+	for after := uint64(0); ; {
+		part, err := a.Part(soon(t), digest, after)
+		if err != nil || part.Size != size {
+			t.Fatalf("part after %d: %+v, %v", after, part, err)
+		}
+		content = append(content, part.Data...)
+		if part.Done {
+			return content
+		}
+		after = part.Next
 	}
 }
 

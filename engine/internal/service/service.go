@@ -31,6 +31,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/events/bus"
 	"github.com/penstock-cd/penstock/events/bus/funnel"
 	"github.com/penstock-cd/penstock/workflows"
 )
@@ -66,8 +67,10 @@ type Service struct {
 	validate *validator.Validate
 	workers  *workerList
 	readers  *readers
-	prepared sync.Map // [2]string{pool, kind} whose consumer is there
-	handlers map[string]handler
+
+	artifacts *bus.Artifacts
+	prepared  sync.Map // [2]string{pool, kind} whose consumer is there
+	handlers  map[string]handler
 }
 
 type handler func(ctx context.Context, who Principal, body []byte) (any, error)
@@ -75,14 +78,15 @@ type handler func(ctx context.Context, who Principal, body []byte) (any, error)
 // New makes a service.
 func New(o Options) (*Service, error) {
 	s := &Service{o: o, validate: validator.New(validator.WithRequiredStructEnabled()), workers: newWorkerList(), readers: newReaders()}
-	var errs [3]error
+	var errs [4]error
 	s.work, errs[0] = jetstream.New(o.Broker.Work)
 	s.notify, errs[1] = jetstream.New(o.Broker.Notify)
 	s.ext, errs[2] = jetstream.New(o.Broker.Ext)
+	s.artifacts, errs[3] = bus.NewArtifacts(o.Broker.Work)
 	s.handlers = map[string]handler{
 		events.VerbStart: s.start, events.VerbList: s.list, events.VerbGet: s.get, events.VerbWhy: s.why,
 		events.VerbDecide: s.decide, events.VerbCancel: s.cancel, events.VerbRecords: s.records, events.VerbVerify: s.verify,
-		events.VerbOutput: s.output, events.VerbEvents: s.events, events.VerbPublish: s.publish,
+		events.VerbOutput: s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
 		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbServer: s.server,
 		events.VerbEnvironments: s.environments, events.VerbEnvFree: s.freeEnvironment,
 		events.VerbAuthAdd: s.authAdd, events.VerbAuthList: s.authList, events.VerbAuthRevoke: s.authRevoke,
