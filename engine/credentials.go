@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +45,36 @@ func taskKey(dir string) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("the key that signs tasks: %s holds no such key; restore it, or remove it to have a new one made", path)
 	}
 	return ed25519.NewKeyFromSeed(block.Bytes), nil
+}
+
+// samePort gives the address to listen at: where listen leaves the port open,
+// the port of the last start if it is free, so that workers and people who
+// were connected find the engine again.
+func samePort(listen, before string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port != "0" {
+		return listen
+	}
+	u, err := url.Parse(before)
+	if err != nil || u.Port() == "" {
+		return listen
+	}
+	address := net.JoinHostPort(host, u.Port())
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return listen
+	}
+	l.Close()
+	return address
+}
+
+// lastAddresses gives the addresses of the last start; empty at the first.
+func lastAddresses(dir string) (nats, http string) {
+	c, err := bus.ReadCredential(filepath.Join(dir, AdminFile))
+	if err != nil {
+		return "", ""
+	}
+	return c.URL, c.HTTP
 }
 
 // writeCredentials keeps the credentials of the administrator and of local

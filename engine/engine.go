@@ -47,10 +47,10 @@ type Options struct {
 	// server, everything that is stored. Required.
 	Dir string
 	// Listen is where the embedded NATS server listens; 127.0.0.1:4222. Port 0
-	// takes a free one.
+	// takes a free one, and the same one again at the next start if it can.
 	Listen string
-	// HTTP is where the HTTP API listens; DefaultHTTP. Port 0 takes a free
-	// one, "none" keeps it from listening.
+	// HTTP is where the HTTP API listens; DefaultHTTP. Port 0 takes a free one
+	// likewise, "none" keeps it from listening.
 	HTTP string
 	// URL is what others reach the HTTP API by, where it is not the address at
 	// which it listens: behind a proxy, in a container. It is told to people
@@ -157,6 +157,8 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // open starts everything up to the point where the engine can answer.
 func (e *Engine) open(ctx context.Context) (err error) {
+	before, web := lastAddresses(e.o.Dir)
+	e.o.Listen, e.o.HTTP = samePort(e.o.Listen, before), samePort(e.o.HTTP, web)
 	o := e.o
 	var ext *broker.External
 	if o.External != "" {
