@@ -52,7 +52,7 @@ docs/performance.md says what the numbers mean.
 	f.StringVar(&only, "only", "", "measure only these `IDS`, with commas (default: B1,B2,B3)")
 	f.IntSliceVar(&o.InFlight, "inflight", []int{100, 1000}, "`NUMBERS` of runs in flight for B1 and B2")
 	f.Float64Var(&seconds, "seconds", 2, "how long a side is measured at a time, at most 60")
-	f.IntVar(&o.Rounds, "rounds", 3, "how often each side is measured; medians are shown")
+	f.IntVar(&o.Rounds, "rounds", 3, "how often each side is measured, for latency three times as often; medians are shown")
 	f.StringVar(&dir, "dir", "", "`DIR` on the disk to measure (default: the system's temporary directory)")
 	f.StringVar(&profile, "profile", "", "write a CPU profile, of both sides, to this `FILE`")
 	return cmd

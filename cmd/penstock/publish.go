@@ -68,8 +68,11 @@ func (a *app) readEvent(cmd *cobra.Command, name string) (*events.Event, error) 
 	}
 	e, err := events.Parse(map[string][]string{"Content-Type": {events.ContentType}}, p)
 	if err != nil {
-		return nil, usagef("%s: %s", name, strings.ReplaceAll(err.Error(), "\n", "; ")).
-			withHint(`the least that an event needs: {"specversion":"1.0","id":"1","source":"git","type":"com.acme.change.merged"}`)
+		hint := `the least that an event needs: {"specversion":"1.0","id":"1","source":"git","type":"com.acme.change.merged"}`
+		if len(p) > events.MaxEventSize {
+			hint = "put what is large elsewhere and name the place in the event"
+		}
+		return nil, usagef("%s: %s", name, strings.ReplaceAll(err.Error(), "\n", "; ")).withHint("%s", hint)
 	}
 	return e, nil
 }
