@@ -114,6 +114,9 @@ func changed(v any) any {
 	case bool:
 		return !x
 	case json.Number:
+		if x == "0" { // no number begins with a zero
+			return json.Number("1")
+		}
 		return json.Number(x.String() + "1")
 	}
 	return "x"
