@@ -233,11 +233,12 @@ func (l *tail) String() string {
 var _ io.Writer = (*tail)(nil)
 
 // freeAddress is an address on this host that stays free between two lives of
-// a server: below the ports that connections are given.
+// a server: below the ports that connections are given, and those that the
+// local deploy target gives to what it starts.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
-		addr := fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000))
+		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(9500))
 		l, err := net.Listen("tcp", addr)
 		if err == nil {
 			l.Close()
