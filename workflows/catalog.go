@@ -14,6 +14,7 @@ type Catalog struct {
 	Environments map[string]*Environment
 	Roles        []*Roles // every Roles document counts
 	Channels     map[string]*Channel
+	Policies     map[string]*Policy
 	Kinds        map[string]*TaskKind // the shipped ones and those of TaskKind documents
 	Scenarios    []*Scenario
 }
@@ -27,10 +28,100 @@ type Environment struct {
 
 // EnvironmentSpec is the body of an Environment.
 type EnvironmentSpec struct {
-	Target  map[string]any    `yaml:"target" json:"target,omitempty"`   // one key names the target's kind: {local: {…}}
-	Config  map[string]any    `yaml:"config" json:"config,omitempty"`   // env.config in CEL
-	Secrets map[string]string `yaml:"secrets" json:"secrets,omitempty"` // references, resolved in the worker
-	Require []*Rule           `yaml:"require" json:"require,omitempty" validate:"dive"`
+	Target       map[string]any    `yaml:"target" json:"target,omitempty"`   // one key names the target's kind: {local: {…}}
+	Config       map[string]any    `yaml:"config" json:"config,omitempty"`   // env.config in CEL
+	Secrets      map[string]string `yaml:"secrets" json:"secrets,omitempty"` // references, resolved in the worker
+	Lock         *Lock             `yaml:"lock" json:"lock,omitempty"`
+	Windows      *Windows          `yaml:"windows" json:"windows,omitempty"` // when something may enter
+	Require      []*Rule           `yaml:"require" json:"require,omitempty" validate:"dive"`
+	PromotesFrom string            `yaml:"promotesFrom" json:"promotesFrom,omitempty"` // only what succeeded in that environment, by digest
+	BreakGlass   *BreakGlass       `yaml:"breakGlass" json:"breakGlass,omitempty"`
+}
+
+// Lock says how runs share the environment: one at a time, in the order of asking.
+type Lock struct {
+	Mode  string `yaml:"mode" json:"mode,omitempty" validate:"omitempty,oneof=exclusive"`
+	Queue string `yaml:"queue" json:"queue,omitempty" validate:"omitempty,oneof=fifo"`
+}
+
+// Windows say when a run may enter an environment: within one of Allow where
+// there are any, and within no Freeze.
+type Windows struct {
+	Timezone string          `yaml:"timezone" json:"timezone,omitempty"` // IANA name; UTC
+	Allow    []*AllowWindow  `yaml:"allow" json:"allow,omitempty" validate:"dive"`
+	Freeze   []*FreezeWindow `yaml:"freeze" json:"freeze,omitempty" validate:"dive"`
+	AtEnd    string          `yaml:"atEnd" json:"atEnd,omitempty" validate:"omitempty,oneof=finish hold undo"` // what an ending window does to work in progress; finish
+}
+
+// AllowWindow is a time of the week. A window whose To is not after its From
+// ends on the next day.
+type AllowWindow struct {
+	Days []string `yaml:"days" json:"days,omitempty" validate:"dive,oneof=mon tue wed thu fri sat sun"` // every day where empty
+	From string   `yaml:"from" json:"from,omitempty"`                                                   // "09:00"; the beginning of the day
+	To   string   `yaml:"to" json:"to,omitempty"`                                                       // "16:00", which is outside; the end of the day
+}
+
+// FreezeWindow is a time in which nothing enters: From and To (days, both
+// included), or RRule and For.
+type FreezeWindow struct {
+	From   string   `yaml:"from" json:"from,omitempty"`   // "2026-12-18"
+	To     string   `yaml:"to" json:"to,omitempty"`       // "2027-01-04"
+	RRule  string   `yaml:"rrule" json:"rrule,omitempty"` // RFC 5545, without DTSTART: "FREQ=MONTHLY;BYMONTHDAY=-1"
+	For    Duration `yaml:"for" json:"for,omitempty"`     // from each occurrence, which is at the beginning of its day
+	Reason string   `yaml:"reason" json:"reason,omitempty"`
+}
+
+// BreakGlass lets people pass the rules and windows of an environment at once.
+type BreakGlass struct {
+	Roles        []string `yaml:"roles" json:"roles" validate:"required,min=1"`
+	ReviewWithin Duration `yaml:"reviewWithin" json:"reviewWithin,omitempty"` // until when somebody else must have looked at it
+}
+
+// Policy is a set of rules that hold in all environments that it matches,
+// beside their own.
+type Policy struct {
+	Metadata Metadata   `yaml:"metadata" json:"metadata" validate:"required"`
+	Spec     PolicySpec `yaml:"spec" json:"spec"`
+	Origin   Origin     `yaml:"-" json:"origin"`
+}
+
+// PolicySpec is the body of a Policy. It matches where all of its selectors do;
+// one that is empty matches everything.
+type PolicySpec struct {
+	Environments []string          `yaml:"environments" json:"environments,omitempty"` // patterns with *
+	Labels       map[string]string `yaml:"labels" json:"labels,omitempty"`             // of the environment
+	Workflows    []string          `yaml:"workflows" json:"workflows,omitempty"`       // patterns with *
+	Require      []*Rule           `yaml:"require" json:"require" validate:"required,min=1,dive"`
+}
+
+// Matches reports whether the policy is for a workflow that enters an environment.
+func (p *Policy) Matches(e *Environment, workflow string) bool {
+	some := func(patterns []string, name string) bool {
+		return len(patterns) == 0 || slices.ContainsFunc(patterns, func(pat string) bool { return Match(pat, name) })
+	}
+	return some(p.Spec.Environments, e.Metadata.Name) && some(p.Spec.Workflows, workflow) && HasLabels(e.Metadata.Labels, p.Spec.Labels)
+}
+
+// HasLabels reports whether labels holds all of want.
+func HasLabels(labels, want map[string]string) bool {
+	for k, v := range want {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// Selected gives the names of the environments that a selector selects, sorted.
+func (c *Catalog) Selected(s *Selector) []string {
+	var found []string
+	for name, e := range c.Environments {
+		if HasLabels(e.Metadata.Labels, s.Labels) {
+			found = append(found, name)
+		}
+	}
+	slices.Sort(found)
+	return found
 }
 
 // Rule is a named condition with a text for people.
@@ -80,14 +171,17 @@ const (
 	ActRunRead     = "run.read"
 	ActApply       = "definitions.apply"
 	ActEventSend   = "event.publish"
+	ActRunPause    = "run.pause" // and resume
+	ActRunRetry    = "run.retry"
 	ActEnvFree     = "environment.free"
+	ActEnvHold     = "environment.hold" // and take a hold away
 	ActEverything  = "*"
 	AdministratorR = "administrator" // a role that may do everything, held by credentials of administrators
 )
 
 // Actions lists them, for checks and completion.
 func Actions() []string {
-	return []string{ActRunStart, ActRunApprove, ActRunCancel, ActRunRead, ActApply, ActEventSend, ActEnvFree, ActEverything}
+	return []string{ActRunStart, ActRunApprove, ActRunCancel, ActRunPause, ActRunRetry, ActRunRead, ActApply, ActEventSend, ActEnvFree, ActEnvHold, ActEverything}
 }
 
 // Channel is where notifications go.
@@ -128,25 +222,34 @@ type Scenario struct {
 
 // ScenarioSpec is the body of a Scenario.
 type ScenarioSpec struct {
-	Workflow string                   `yaml:"workflow" json:"workflow" validate:"required"`
-	Inputs   map[string]any           `yaml:"inputs" json:"inputs,omitempty"`
-	Facts    Facts                    `yaml:"facts" json:"facts,omitempty"`
-	Tasks    map[string][]*TaskAnswer `yaml:"tasks" json:"tasks,omitempty" validate:"dive,dive"` // path → answers; one answer may stand without the list
-	People   []*PersonAct             `yaml:"people" json:"people,omitempty" validate:"dive"`
-	Expect   Expectation              `yaml:"expect" json:"expect"`
+	Workflow     string                   `yaml:"workflow" json:"workflow" validate:"required"`
+	Start        string                   `yaml:"start" json:"start,omitempty"` // when it starts, as a timestamp; Monday, 2026-01-05T09:00:00Z
+	Inputs       map[string]any           `yaml:"inputs" json:"inputs,omitempty"`
+	Facts        Facts                    `yaml:"facts" json:"facts,omitempty"`
+	Tasks        map[string][]*TaskAnswer `yaml:"tasks" json:"tasks,omitempty" validate:"dive,dive"`          // path → answers; one answer may stand without the list
+	Environments map[string]*Situation    `yaml:"environments" json:"environments,omitempty" validate:"dive"` // what environments are like
+	People       []*PersonAct             `yaml:"people" json:"people,omitempty" validate:"dive"`
+	Events       []*EventAct              `yaml:"events" json:"events,omitempty" validate:"dive"`
+	Expect       Expectation              `yaml:"expect" json:"expect"`
 }
 
 // Facts are what the engine would know of the run.
 type Facts struct {
-	Authors     []string `yaml:"authors" json:"authors,omitempty"`
-	RequestedBy string   `yaml:"requestedBy" json:"requestedBy,omitempty"`
+	Authors      []string         `yaml:"authors" json:"authors,omitempty"`
+	RequestedBy  string           `yaml:"requestedBy" json:"requestedBy,omitempty"`
+	Attestations []map[string]any `yaml:"attestations" json:"attestations,omitempty"` // as rules see them: type, verified, …
 }
 
-// TaskAnswer is what a task answers in a scenario.
+// TaskAnswer is what a task answers in a scenario: it succeeds with Outputs
+// unless it says something else.
 type TaskAnswer struct {
-	After   Duration       `yaml:"after" json:"after,omitempty"`
-	Outputs map[string]any `yaml:"outputs" json:"outputs,omitempty"`
-	Fails   *TaskFailure   `yaml:"fails" json:"fails,omitempty"`
+	After       Duration       `yaml:"after" json:"after,omitempty"`
+	Outputs     map[string]any `yaml:"outputs" json:"outputs,omitempty"`
+	Fails       *TaskFailure   `yaml:"fails" json:"fails,omitempty"`
+	NeverStarts bool           `yaml:"neverStarts" json:"neverStarts,omitempty"`               // no worker takes it
+	TimesOut    bool           `yaml:"timesOut" json:"timesOut,omitempty"`                     // it runs past its timeout
+	WorkerLost  bool           `yaml:"workerLost" json:"workerLost,omitempty"`                 // its worker takes it and is not heard of again
+	Times       int            `yaml:"times" json:"times,omitempty" validate:"min=0,max=1000"` // answered so this often; 0 is 1
 }
 
 // TaskFailure is a failure in a scenario.
@@ -156,21 +259,68 @@ type TaskFailure struct {
 	Retryable bool   `yaml:"retryable" json:"retryable,omitempty"`
 }
 
-// PersonAct is what a person does in a scenario.
-type PersonAct struct {
-	At       Duration `yaml:"at" json:"at"`
-	User     string   `yaml:"user" json:"user" validate:"required"`
-	Approves string   `yaml:"approves" json:"approves,omitempty"`
-	Rejects  string   `yaml:"rejects" json:"rejects,omitempty"`
-	Cancels  bool     `yaml:"cancels" json:"cancels,omitempty"`
-	Expect   string   `yaml:"expect" json:"expect,omitempty" validate:"omitempty,oneof=accepted refused"`
+// Situation is what an environment is like in a scenario.
+type Situation struct {
+	Deployed  string   `yaml:"deployed" json:"deployed,omitempty"`   // the artifact that is there at the start
+	Succeeded []string `yaml:"succeeded" json:"succeeded,omitempty"` // artifacts that succeeded there before
+	LockedFor Duration `yaml:"lockedFor" json:"lockedFor,omitempty"` // another run has the lock until then
+	Held      []*Hold  `yaml:"held" json:"held,omitempty" validate:"dive"`
 }
 
-// Expectation is what a scenario expects.
+// Hold keeps everything out of an environment for a time.
+type Hold struct {
+	From   Duration `yaml:"from" json:"from,omitempty"` // after the start
+	To     Duration `yaml:"to" json:"to,omitempty"`     // 0: for good
+	Reason string   `yaml:"reason" json:"reason,omitempty"`
+}
+
+// PersonAct is what a person does in a scenario: exactly one of the acts.
+type PersonAct struct {
+	At              Duration `yaml:"at" json:"at"`
+	User            string   `yaml:"user" json:"user" validate:"required"`
+	Approves        string   `yaml:"approves" json:"approves,omitempty"` // a state, or for what an environment asks by itself the state that enters it
+	Rejects         string   `yaml:"rejects" json:"rejects,omitempty"`
+	RequestsChanges string   `yaml:"requestsChanges" json:"requestsChanges,omitempty"`
+	Withdraws       string   `yaml:"withdraws" json:"withdraws,omitempty"`
+	Delegates       string   `yaml:"delegates" json:"delegates,omitempty"` // with To
+	Escalates       string   `yaml:"escalates" json:"escalates,omitempty"`
+	To              string   `yaml:"to" json:"to,omitempty"`                   // of Delegates: to whom
+	NotBefore       Duration `yaml:"notBefore" json:"notBefore,omitempty"`     // of Approves: it counts from then (deferred)
+	BreaksGlass     string   `yaml:"breaksGlass" json:"breaksGlass,omitempty"` // an environment
+	Cancels         bool     `yaml:"cancels" json:"cancels,omitempty"`
+	Pauses          bool     `yaml:"pauses" json:"pauses,omitempty"`
+	Resumes         bool     `yaml:"resumes" json:"resumes,omitempty"`
+	Retries         string   `yaml:"retries" json:"retries,omitempty"` // from this state
+	Comment         string   `yaml:"comment" json:"comment,omitempty"`
+	Expect          string   `yaml:"expect" json:"expect,omitempty" validate:"omitempty,oneof=accepted refused"`
+}
+
+// EventAct is an event that comes in a scenario.
+type EventAct struct {
+	At      Duration       `yaml:"at" json:"at"`
+	Type    string         `yaml:"type" json:"type" validate:"required"`
+	Source  string         `yaml:"source" json:"source,omitempty"`
+	Subject string         `yaml:"subject" json:"subject,omitempty"`
+	Data    map[string]any `yaml:"data" json:"data,omitempty"`
+}
+
+// Expectation is what a scenario expects. What is left out may be anything.
 type Expectation struct {
-	Path     []string        `yaml:"path" json:"path,omitempty"`
-	Outcome  string          `yaml:"outcome" json:"outcome,omitempty"`
-	Notified []NotifiedTimes `yaml:"notified" json:"notified,omitempty" validate:"dive"`
+	Path     []string          `yaml:"path" json:"path,omitempty"`
+	Outcome  string            `yaml:"outcome" json:"outcome,omitempty"`
+	Waits    string            `yaml:"waits" json:"waits,omitempty"`     // the run has not ended: the state that it waits in at the end of the scenario
+	Ends     Duration          `yaml:"ends" json:"ends,omitempty"`       // how long after the start
+	Outputs  map[string]any    `yaml:"outputs" json:"outputs,omitempty"` // of the run
+	Notified []NotifiedTimes   `yaml:"notified" json:"notified,omitempty" validate:"dive"`
+	Effects  []*EffectExpected `yaml:"effects" json:"effects,omitempty" validate:"dive"` // what workers began, in order; all of it
+}
+
+// EffectExpected is an attempt that a worker began.
+type EffectExpected struct {
+	Task string         `yaml:"task" json:"task" validate:"required"` // path: "build", "verify.test", "rollout.eu", "undo.production"
+	Kind string         `yaml:"kind" json:"kind,omitempty"`
+	At   Duration       `yaml:"at" json:"at,omitempty"`     // after the start
+	With map[string]any `yaml:"with" json:"with,omitempty"` // inputs that it had, and perhaps others
 }
 
 // NotifiedTimes expects a number of notifications.

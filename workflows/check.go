@@ -34,6 +34,9 @@ func documents(c *Catalog) []any {
 	for _, name := range slices.Sorted(maps.Keys(c.Channels)) {
 		docs = append(docs, c.Channels[name])
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Policies)) {
+		docs = append(docs, c.Policies[name])
+	}
 	shipped := ShippedKinds()
 	for _, name := range slices.Sorted(maps.Keys(c.Kinds)) {
 		if doc := c.Kinds[name]; shipped[name] == nil || doc.Origin.Digest != "" {
@@ -66,6 +69,10 @@ func CheckDocument(c *Catalog, doc any) []Problem {
 	case *Channel:
 		k.origin = d.Origin.Pos
 		k.docName(d.Metadata.Name)
+	case *Policy:
+		k.origin = d.Origin.Pos
+		k.docName(d.Metadata.Name)
+		k.unique("spec.require", "rule", d.Spec.Require, func(r *Rule) string { return r.Name })
 	case *TaskKind:
 		k.origin = d.Origin.Pos
 		k.docName(d.Metadata.Name)

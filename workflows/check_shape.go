@@ -47,10 +47,6 @@ func (k *check) shape(doc any) {
 		case "oneof":
 			words := strings.Fields(e.Param())
 			value := e.Value().(string)
-			if path == "" || plannedWords[value] && strings.HasSuffix(path, ".strategy") {
-				k.value(path, "not-yet", "one of "+strings.Join(words, ", "), "%s %s is part of the language but not of this version", name, value)
-				continue
-			}
 			k.value(path, "unknown-word", "one of "+strings.Join(words, ", "), "%s cannot be %s", name, value)
 		case "min":
 			if e.Kind() == reflect.Map || e.Kind() == reflect.Slice {
@@ -69,9 +65,6 @@ func (k *check) shape(doc any) {
 		}
 	}
 }
-
-// plannedWords are strategies of the language that this version does not know.
-var plannedWords = map[string]bool{"rolling": true, "canary": true, "shadow": true}
 
 // keyPath turns the validator's Workflow.spec.states[build].inline~.task into
 // spec.states.build.task. Digits in brackets are the index of a list.

@@ -100,7 +100,7 @@ func bodies(s *State) []string {
 		key string
 		set bool
 	}{{"task", s.Task != ""}, {"parallel", s.Parallel != nil}, {"approval", s.Approval != nil}, {"wait", s.Wait != nil},
-		{"deploy", s.Deploy != nil}, {"final", s.Final != ""}} {
+		{"deploy", s.Deploy != nil}, {"workflow", s.Workflow != nil}, {"forEach", s.ForEach != nil}, {"compensate", s.Compensate != nil}, {"final", s.Final != ""}} {
 		if b.set {
 			found = append(found, b.key)
 		}
@@ -174,7 +174,7 @@ func (k *check) misplaced(path string, s *State) {
 	}
 }
 
-var notFinal = []string{"task", "parallel", "approval", "wait", "deploy"}
+var notFinal = []string{"task", "deploy", "workflow", "parallel", "forEach", "approval", "wait", "compensate"}
 
 func (k *check) parallel(path string, s *State) {
 	if len(s.Parallel) == 0 {

@@ -23,6 +23,43 @@ type Program interface {
 	Refs() [][]string
 }
 
+// Explainer is a Program that can say how it comes to its value.
+type Explainer interface {
+	Program
+	// Explain evaluates on a scope and keeps the value of each part. open names
+	// what of the scope may still change: the residual is the expression that
+	// is left when these are not known.
+	Explain(ctx context.Context, scope map[string]any, open ...string) *Explanation
+}
+
+// Explanation is how an expression comes to its value.
+type Explanation struct {
+	Source   string    `json:"source"`
+	Value    any       `json:"value,omitempty"`    // nil when Error is set
+	Error    string    `json:"error,omitempty"`    //
+	Parts    []SubExpr `json:"parts,omitempty"`    // sub-expressions that were evaluated, outer ones first
+	Residual string    `json:"residual,omitempty"` // what is left to be decided when what is open is not known; empty when that does not matter
+}
+
+// SubExpr is a part of an expression with its value.
+type SubExpr struct {
+	Source string `json:"source"`
+	Depth  int    `json:"depth"` // 0 is the whole
+	Value  any    `json:"value,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Explain explains an expression; nil when its program cannot.
+func (e *Expr) Explain(ctx context.Context, scope map[string]any, open ...string) *Explanation {
+	p, ok := e.Program.(Explainer)
+	if !ok {
+		return nil
+	}
+	x := p.Explain(ctx, scope, open...)
+	x.Source = e.Source
+	return x
+}
+
 // Expr is a key that holds CEL.
 type Expr struct {
 	Source  string  `json:"source"`

@@ -15,6 +15,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -28,6 +29,7 @@ const (
 	KindRoles       = "Roles"
 	KindChannel     = "Channel"
 	KindTaskKind    = "TaskKind"
+	KindPolicy      = "Policy"
 	KindScenario    = "Scenario"
 )
 
@@ -63,13 +65,17 @@ type Workflow struct {
 
 // WorkflowSpec is the body of a Workflow.
 type WorkflowSpec struct {
-	Title    *Data             `yaml:"title" json:"title,omitempty"`   // data: what people call a run; the default is its name and id
-	Inputs   map[string]*Input `yaml:"inputs" json:"inputs,omitempty"` // typed: they become CEL types
-	Triggers []*Trigger        `yaml:"triggers" json:"triggers,omitempty" validate:"dive"`
-	Initial  string            `yaml:"initial" json:"initial" validate:"required"`
-	States   map[string]*State `yaml:"states" json:"states" validate:"required,min=1,dive"`
-	Finally  []*Finally        `yaml:"finally" json:"finally,omitempty" validate:"dive"`
-	Notify   []*NotifyRule     `yaml:"notify" json:"notify,omitempty" validate:"dive"`
+	Title       *Data              `yaml:"title" json:"title,omitempty"`     // data: what people call a run; the default is its name and id
+	Inputs      map[string]*Input  `yaml:"inputs" json:"inputs,omitempty"`   // typed: they become CEL types
+	Outputs     map[string]*Output `yaml:"outputs" json:"outputs,omitempty"` // typed: what a parent run reads of this one when it has succeeded
+	Triggers    []*Trigger         `yaml:"triggers" json:"triggers,omitempty" validate:"dive"`
+	Concurrency *Concurrency       `yaml:"concurrency" json:"concurrency,omitempty"` // one run at a time for each key
+	Initial     string             `yaml:"initial" json:"initial" validate:"required"`
+	States      map[string]*State  `yaml:"states" json:"states" validate:"required,min=1,dive"`
+	OnCancel    string             `yaml:"onCancel" json:"onCancel,omitempty"` // the state that a cancelled run goes to; without it the run ends, and what it left unfinished in an environment is undone
+	Finally     []*Finally         `yaml:"finally" json:"finally,omitempty" validate:"dive"`
+	Notify      []*NotifyRule      `yaml:"notify" json:"notify,omitempty" validate:"dive"`
+	Invariants  []*Invariant       `yaml:"invariants" json:"invariants,omitempty" validate:"dive"` // proved when the file is checked, asserted when it runs
 }
 
 // Input is a typed input of a workflow. It is required unless it has a default.
@@ -81,27 +87,69 @@ type Input struct {
 	Description string `yaml:"description" json:"description,omitempty"`
 }
 
-// Trigger starts a run for an event.
-type Trigger struct {
-	Event  string           `yaml:"event" json:"event" validate:"required"` // event type; a final * matches any rest
-	When   *Expr            `yaml:"when" json:"when,omitempty"`             // CEL over event
-	Inputs map[string]*Data `yaml:"inputs" json:"inputs,omitempty"`         // data over event
+// Output is a typed result of a run, made when the run succeeds.
+type Output struct {
+	Type        string `yaml:"type" json:"type" validate:"required"`   // a Type
+	Value       *Data  `yaml:"value" json:"value" validate:"required"` // data over inputs, run and states
+	Description string `yaml:"description" json:"description,omitempty"`
 }
 
-// State is one state. Exactly one of Task, Parallel, Approval, Wait, Deploy and Final is set.
+// Trigger starts a run for an event, or by the clock. Exactly one of Event and
+// Schedule is set.
+type Trigger struct {
+	Event    string           `yaml:"event" json:"event,omitempty"`       // event type; a final * matches any rest
+	Schedule *Schedule        `yaml:"schedule" json:"schedule,omitempty"` // by the clock
+	When     *Expr            `yaml:"when" json:"when,omitempty"`         // CEL over event
+	Inputs   map[string]*Data `yaml:"inputs" json:"inputs,omitempty"`     // data over event
+}
+
+// Schedule is a time that comes again.
+type Schedule struct {
+	Cron     string `yaml:"cron" json:"cron" validate:"required"` // five fields: minute hour day month weekday
+	Timezone string `yaml:"timezone" json:"timezone,omitempty"`   // IANA name; UTC
+}
+
+// Concurrency lets one run at a time go on for each key. Keys are one
+// namespace for the whole installation.
+type Concurrency struct {
+	Key    *Data  `yaml:"key" json:"key" validate:"required"`                                               // data over inputs and run
+	Policy string `yaml:"policy" json:"policy,omitempty" validate:"omitempty,oneof=queue supersede reject"` // queue: wait in order; supersede: take the place of those that wait; reject: end rejected
+}
+
+// Invariant is a condition over the way of a run that must never hold.
+type Invariant struct {
+	Never   *Expr  `yaml:"never" json:"never" validate:"required"` // CEL over entered(), approved(), outcome() and labels
+	Message string `yaml:"message" json:"message,omitempty"`
+}
+
+// Body is what is done at one place: a task, a deployment or a child run.
+// Exactly one of Task, Deploy and Workflow is set.
+type Body struct {
+	Activity `yaml:",inline"` // task, with, environment, outputs, timeouts, retry, undo
+
+	Deploy   *Deploy `yaml:"deploy" json:"deploy,omitempty"`
+	Workflow *Child  `yaml:"workflow" json:"workflow,omitempty"`
+}
+
+// State is one state. Exactly one of Task, Deploy, Workflow, Parallel, ForEach,
+// Approval, Wait, Compensate and Final is set.
 type State struct {
 	Name  string `yaml:"-" json:"name"`  // the key it stands under
 	Index int    `yaml:"-" json:"index"` // its place in the file, from 0
 
-	Activity `yaml:",inline"` // task, with, environment, outputs, timeouts, retry
+	Body `yaml:",inline"`
 
-	Parallel map[string]*Branch `yaml:"parallel" json:"parallel,omitempty" validate:"dive"`
-	Gate     []*Requirement     `yaml:"gate" json:"gate,omitempty" validate:"dive"`
-	Approval *Approval          `yaml:"approval" json:"approval,omitempty"`
-	Wait     *Wait              `yaml:"wait" json:"wait,omitempty"`
-	Deploy   *Deploy            `yaml:"deploy" json:"deploy,omitempty"`
-	Final    string             `yaml:"final" json:"final,omitempty" validate:"omitempty,oneof=succeeded failed rejected expired cancelled"`
+	Parallel   map[string]*Branch `yaml:"parallel" json:"parallel,omitempty" validate:"dive"`
+	Join       string             `yaml:"join" json:"join,omitempty" validate:"omitempty,oneof=all any race"` // of parallel; all: every branch succeeds; any: one is enough, the others run on until then; race: the first to end decides, the rest is cancelled
+	ForEach    *ForEach           `yaml:"forEach" json:"forEach,omitempty"`
+	Gate       []*Requirement     `yaml:"gate" json:"gate,omitempty" validate:"dive"`
+	Approval   *Approval          `yaml:"approval" json:"approval,omitempty"`
+	Wait       *Wait              `yaml:"wait" json:"wait,omitempty"`
+	Compensate []string           `yaml:"compensate" json:"compensate,omitempty"` // states whose effects are undone, in reverse of the record
+	Final      string             `yaml:"final" json:"final,omitempty" validate:"omitempty,oneof=succeeded failed rejected expired cancelled"`
+	Page       string             `yaml:"page" json:"page,omitempty"` // of final: the role that is called
 
+	Events         []*EventArm   `yaml:"events" json:"events,omitempty" validate:"dive"` // taken as soon as such an event comes while the run is here
 	Next           string        `yaml:"next" json:"next,omitempty"`
 	OnFail         string        `yaml:"onFail" json:"onFail,omitempty"`
 	OnReject       string        `yaml:"onReject" json:"onReject,omitempty"`
@@ -115,20 +163,67 @@ type State struct {
 type Activity struct {
 	Task         string            `yaml:"task" json:"task,omitempty"` // a task kind
 	With         map[string]*Data  `yaml:"with" json:"with,omitempty"`
-	Environment  string            `yaml:"environment" json:"environment,omitempty"`
+	Environment  string            `yaml:"environment" json:"environment,omitempty"` // below forEach it may be ${{ NAME }}, the name of the member
 	Secrets      []string          `yaml:"secrets" json:"secrets,omitempty"`
 	Pool         string            `yaml:"pool" json:"pool,omitempty" validate:"max=63"` // which workers; "default"
 	Outputs      map[string]string `yaml:"outputs" json:"outputs,omitempty"`             // name → Type, a subset of what the kind declares
 	StartTimeout Duration          `yaml:"startTimeout" json:"startTimeout,omitempty"`
 	Timeout      Duration          `yaml:"timeout" json:"timeout,omitempty"`
 	Retry        *Retry            `yaml:"retry" json:"retry,omitempty"`
+	Undo         *Undo             `yaml:"undo" json:"undo,omitempty"` // what takes the task's effects back
 }
 
-// Branch is one branch of a parallel state: a task.
+// Undo is a task that takes back what another one did. It works on the same
+// environment and pool, with the same secrets.
+type Undo struct {
+	Task    string           `yaml:"task" json:"task" validate:"required"` // a task kind
+	With    map[string]*Data `yaml:"with" json:"with,omitempty"`           // data over what with sees, and the task's own outputs as optional
+	Timeout Duration         `yaml:"timeout" json:"timeout,omitempty"`
+}
+
+// Branch is one branch of a parallel state.
 type Branch struct {
-	Name     string `yaml:"-" json:"name"`
-	Index    int    `yaml:"-" json:"index"`
-	Activity `yaml:",inline"`
+	Name  string `yaml:"-" json:"name"`
+	Index int    `yaml:"-" json:"index"`
+	Body  `yaml:",inline"`
+}
+
+// Child is a run of another workflow that this one waits for. A cancel of the
+// parent cancels it.
+type Child struct {
+	Name   string           `yaml:"name" json:"name" validate:"required"`
+	Inputs map[string]*Data `yaml:"inputs" json:"inputs,omitempty"`
+}
+
+// ForEach does one body for each member of a list, in waves. Its results are
+// a map by member. Exactly one of In and Environments is set.
+type ForEach struct {
+	In                *Expr     `yaml:"in" json:"in,omitempty"`                                                // CEL: a list of distinct texts
+	Environments      *Selector `yaml:"environments" json:"environments,omitempty"`                            // the environments with these labels, by name
+	As                string    `yaml:"as" json:"as" validate:"required"`                                      // what the body calls the member
+	Do                *Body     `yaml:"do" json:"do" validate:"required"`                                      // done for each member
+	MaxParallel       int       `yaml:"maxParallel" json:"maxParallel,omitempty" validate:"min=0,max=1000"`    // at a time; 0: a whole wave
+	Waves             []any     `yaml:"waves" json:"waves,omitempty"`                                          // sizes, the last one may be "rest"; without it there is one wave
+	Between           *Between  `yaml:"between" json:"between,omitempty"`                                      // what happens between two waves
+	OnHold            string    `yaml:"onHold" json:"onHold,omitempty" validate:"omitempty,oneof=wait skip"`   // a member whose environment is frozen or held: wait for it (default), or leave it out
+	StopAfterFailures int       `yaml:"stopAfterFailures" json:"stopAfterFailures,omitempty" validate:"min=0"` // at this many nothing new starts; 0 is 1
+}
+
+// Selector selects environments by their labels: all of them must match.
+type Selector struct {
+	Labels map[string]string `yaml:"labels" json:"labels" validate:"required,min=1"`
+}
+
+// Between is a pause between two waves.
+type Between struct {
+	Wait Duration `yaml:"wait" json:"wait" validate:"required"`
+}
+
+// EventArm leaves a state when an event comes.
+type EventArm struct {
+	Event string `yaml:"event" json:"event" validate:"required"` // event type; a final * matches any rest
+	When  *Expr  `yaml:"when" json:"when,omitempty"`             // CEL over event, inputs, run and states
+	To    string `yaml:"to" json:"to" validate:"required"`
 }
 
 // Retry says how often and when to try a failed attempt again.
@@ -151,11 +246,26 @@ type Requirement struct {
 type Approval struct {
 	Environments []string `yaml:"environments" json:"environments,omitempty"` // their require rules are ANDed in
 	Quorum       []*Seat  `yaml:"quorum" json:"quorum,omitempty" validate:"dive"`
-	Rule         *Expr    `yaml:"rule" json:"rule,omitempty"`
+	Rule         *Expr    `yaml:"rule" json:"rule,omitempty"`       // CEL, ANDed with the quorum
+	Reject       *Expr    `yaml:"reject" json:"reject,omitempty"`   // CEL: when rejections end the approval; without it any rejection does
+	Auto         *Expr    `yaml:"auto" json:"auto,omitempty"`       // CEL: where it holds, quorum and rule are not needed; what environments require still is
 	Exclude      []string `yaml:"exclude" json:"exclude,omitempty"` // authors | starter | user names
 	Binds        []string `yaml:"binds" json:"binds,omitempty"`     // paths of values, "build.digest"
 	Expires      Duration `yaml:"expires" json:"expires,omitempty"`
+	Remind       *Remind  `yaml:"remind" json:"remind,omitempty"`
 	Message      *Data    `yaml:"message" json:"message,omitempty"`
+}
+
+// Remind says when people are told again that an approval waits.
+type Remind struct {
+	Every    Duration  `yaml:"every" json:"every,omitempty"`
+	Escalate *Escalate `yaml:"escalate" json:"escalate,omitempty"`
+}
+
+// Escalate tells another role. It does not change who may approve.
+type Escalate struct {
+	After Duration `yaml:"after" json:"after" validate:"required"`
+	To    string   `yaml:"to" json:"to" validate:"required"` // a role
 }
 
 // Seat is a part of a quorum: Count distinct people who hold Role.
@@ -164,17 +274,42 @@ type Seat struct {
 	Count int    `yaml:"count" json:"count" validate:"required,min=1,max=100"`
 }
 
-// Wait is a sleep.
+// Wait is a sleep, or a wait for an event. Exactly one of For, Until and Event is set.
 type Wait struct {
-	For Duration `yaml:"for" json:"for" validate:"required"`
+	For     Duration `yaml:"for" json:"for,omitempty"`
+	Until   *Expr    `yaml:"until" json:"until,omitempty"`     // CEL: a timestamp
+	Event   string   `yaml:"event" json:"event,omitempty"`     // event type; a final * matches any rest
+	When    *Expr    `yaml:"when" json:"when,omitempty"`       // of Event: CEL over event, inputs, run and states
+	Timeout Duration `yaml:"timeout" json:"timeout,omitempty"` // of Event: the outcome is timedOut then
 }
 
-// Deploy brings an artifact to an environment by a strategy.
+// Deploy brings an artifact to an environment by a strategy, or goes on with a
+// deployment that another state has begun (Resume).
 type Deploy struct {
-	Environment string           `yaml:"environment" json:"environment" validate:"required"`
-	Strategy    string           `yaml:"strategy" json:"strategy" validate:"required,oneof=recreate blue-green"`
-	Artifact    *Data            `yaml:"artifact" json:"artifact" validate:"required"`
+	Environment string           `yaml:"environment" json:"environment,omitempty"` // below forEach it may be ${{ NAME }}, the name of the member
+	Strategy    string           `yaml:"strategy" json:"strategy,omitempty" validate:"omitempty,oneof=recreate blue-green rolling canary"`
+	Artifact    *Data            `yaml:"artifact" json:"artifact,omitempty"`
 	With        map[string]*Data `yaml:"with" json:"with,omitempty"`
+	Steps       []*Step          `yaml:"steps" json:"steps,omitempty" validate:"dive"`       // of canary: one after the other
+	Analysis    []*Metric        `yaml:"analysis" json:"analysis,omitempty" validate:"dive"` // what analyze steps look at
+	Resume      string           `yaml:"resume" json:"resume,omitempty"`                     // the state whose unfinished deployment goes on behind the step that it stopped at
+}
+
+// Step is one step of a deployment. Exactly one of the fields is set.
+type Step struct {
+	Weight  int      `yaml:"weight" json:"weight,omitempty" validate:"min=0,max=100"` // per cent of the traffic that the new version gets
+	Pause   Duration `yaml:"pause" json:"pause,omitempty"`                            // wait
+	Analyze Duration `yaml:"analyze" json:"analyze,omitempty"`                        // judge the metrics for so long
+}
+
+// Metric is a measurement that is judged while a deployment is analyzed.
+type Metric struct {
+	Name     string            `yaml:"name" json:"name" validate:"required"`
+	Query    map[string]string `yaml:"query" json:"query" validate:"required,len=1"`                 // provider → query: {prometheus: 'job:http_errors:ratio5m'}
+	Every    Duration          `yaml:"every" json:"every" validate:"required"`                       // between two samples
+	Pass     *Expr             `yaml:"pass" json:"pass" validate:"required"`                         // CEL over value, samples, baseline, elapsed
+	Fail     *Expr             `yaml:"fail" json:"fail,omitempty"`                                   // CEL; without it what does not pass fails; neither is inconclusive
+	Failures int               `yaml:"failures" json:"failures,omitempty" validate:"min=0,max=1000"` // how many samples may fail before the analysis has failed; 0: the first one that fails
 }
 
 // Transition is an arm: taken when the outcome is one of Outcomes (any where
@@ -210,21 +345,46 @@ func (s *State) Branches() []*Branch {
 	return slices.SortedFunc(maps.Values(s.Parallel), func(a, b *Branch) int { return cmp.Compare(a.Index, b.Index) })
 }
 
-// Kind tells what the state does: "task", "parallel", "approval", "wait", "deploy" or "final".
+// Kind tells what the state does: "task", "deploy", "workflow", "parallel",
+// "forEach", "approval", "wait", "compensate" or "final".
 func (s *State) Kind() string {
 	switch {
 	case s.Parallel != nil:
 		return "parallel"
+	case s.ForEach != nil:
+		return "forEach"
 	case s.Approval != nil:
 		return "approval"
 	case s.Wait != nil:
 		return "wait"
-	case s.Deploy != nil:
-		return "deploy"
+	case s.Compensate != nil:
+		return "compensate"
 	case s.Final != "":
 		return "final"
 	}
+	return s.Body.Kind()
+}
+
+// Kind tells what the body does: "task", "deploy" or "workflow".
+func (b *Body) Kind() string {
+	switch {
+	case b.Deploy != nil:
+		return "deploy"
+	case b.Workflow != nil:
+		return "workflow"
+	}
 	return "task"
+}
+
+// MemberName gives the name that stands for an environment in a body: itself,
+// or the member where it is written as ${{ as }}.
+func MemberName(environment, as, member string) string {
+	if inner, ok := strings.CutPrefix(strings.TrimSpace(environment), "${{"); ok && as != "" {
+		if inner, ok = strings.CutSuffix(inner, "}}"); ok && strings.TrimSpace(inner) == as {
+			return member
+		}
+	}
+	return environment
 }
 
 // Arms gives the transitions of the state in the order in which they are
@@ -261,9 +421,16 @@ func (s *State) Outcomes() []string {
 	case "approval":
 		return []string{"succeeded", "rejected", "expired", "cancelled"}
 	case "wait":
+		if s.Wait.Event != "" && s.Wait.Timeout > 0 {
+			return []string{"succeeded", "timedOut", "cancelled"}
+		}
 		return []string{"succeeded", "cancelled"}
-	case "deploy":
-		return []string{"succeeded", "failed", "inconclusive", "timedOut", "cancelled"}
+	case "workflow":
+		return RunOutcomes()
+	case "parallel", "forEach":
+		return []string{"succeeded", "failed", "timedOut", "cancelled"}
+	case "compensate":
+		return []string{"succeeded", "failed", "cancelled"}
 	case "final":
 		return nil
 	}

@@ -32,6 +32,7 @@ var kinds = map[string]func() any{
 	workflows.KindRoles:       func() any { return new(workflows.Roles) },
 	workflows.KindChannel:     func() any { return new(workflows.Channel) },
 	workflows.KindTaskKind:    func() any { return new(workflows.TaskKind) },
+	workflows.KindPolicy:      func() any { return new(workflows.Policy) },
 	workflows.KindScenario:    func() any { return new(workflows.Scenario) },
 }
 
@@ -141,10 +142,6 @@ func (u *unit) decode(root *yaml.Node) {
 
 func (u *unit) unknownKind(kind *yaml.Node) {
 	names := slices.Sorted(maps.Keys(kinds))
-	if kind.Value == "Policy" {
-		u.dec.fault(kind, "kind", "not-yet", "Policy is part of the language but not of this version", "leave the document out")
-		return
-	}
 	hint := "one of " + strings.Join(names, ", ")
 	if near := workflows.Nearest(kind.Value, names); near != "" {
 		hint = "did you mean " + near + "?"

@@ -62,10 +62,6 @@ func (d *decoder) structure(at, n *yaml.Node, v reflect.Value, path string) {
 }
 
 func (d *decoder) unknownKey(parent, key *yaml.Node, t reflect.Type, path string) {
-	if slices.Contains(planned[t], key.Value) {
-		d.fault(key, path, "not-yet", key.Value+" is part of the language but not of this version", "leave it out")
-		return
-	}
 	keys := slices.Sorted(maps.Keys(fields(t)))
 	hint := "known here: " + strings.Join(keys, ", ")
 	if near := workflows.Nearest(key.Value, keys); near != "" {
@@ -78,24 +74,8 @@ func (d *decoder) unknownKey(parent, key *yaml.Node, t reflect.Type, path string
 	d.fault(key, path, "unknown-key", fmt.Sprintf("unknown key %s", key.Value), hint)
 }
 
-// planned are the keys of the language that this version does not know yet.
-var planned = map[reflect.Type][]string{
-	reflect.TypeFor[workflows.WorkflowSpec]():    {"concurrency", "invariants", "onCancel", "policies"},
-	reflect.TypeFor[workflows.State]():           {"forEach", "compensate", "workflow", "events", "undo", "join", "page", "onHold", "as", "do", "maxParallel", "waves", "between", "stopAfterFailures", "onCancel"},
-	reflect.TypeFor[workflows.Branch]():          {"undo", "forEach", "workflow"},
-	reflect.TypeFor[workflows.Trigger]():         {"schedule"},
-	reflect.TypeFor[workflows.Finally]():         {"undo"},
-	reflect.TypeFor[workflows.Approval]():        {"remind", "reject", "auto"},
-	reflect.TypeFor[workflows.Wait]():            {"until", "event", "when", "timeout"},
-	reflect.TypeFor[workflows.Deploy]():          {"steps", "analysis", "resume"},
-	reflect.TypeFor[workflows.EnvironmentSpec](): {"windows", "lock", "promotesFrom", "breakGlass", "policies"},
-	reflect.TypeFor[workflows.ScenarioSpec]():    {"events"},
-	reflect.TypeFor[workflows.Expectation]():     {"effects"},
-	reflect.TypeFor[workflows.TaskAnswer]():      {"times", "neverStarts", "timesOut", "workerLost"},
-}
-
 // exprKeys are the keys that hold CEL.
-var exprKeys = []string{"when", "require", "warn", "rule", "expression"}
+var exprKeys = []string{"when", "require", "warn", "rule", "expression", "reject", "auto", "pass", "fail", "until", "never"}
 
 func isExprKey(key string) bool { return slices.Contains(exprKeys, key) }
 

@@ -235,7 +235,7 @@ func dropDependents(catalog *workflows.Catalog, units []*unit) {
 
 func catalogOf(units []*unit) *workflows.Catalog {
 	c := &workflows.Catalog{Workflows: map[string]*workflows.Workflow{}, Environments: map[string]*workflows.Environment{},
-		Channels: map[string]*workflows.Channel{}, Kinds: workflows.ShippedKinds()}
+		Channels: map[string]*workflows.Channel{}, Policies: map[string]*workflows.Policy{}, Kinds: workflows.ShippedKinds()}
 	for _, u := range slices.Backward(units) { // of two with a name the first one counts
 		switch doc := u.value.(type) {
 		case *workflows.Workflow:
@@ -244,6 +244,8 @@ func catalogOf(units []*unit) *workflows.Catalog {
 			c.Environments[u.doc.Name] = doc
 		case *workflows.Channel:
 			c.Channels[u.doc.Name] = doc
+		case *workflows.Policy:
+			c.Policies[u.doc.Name] = doc
 		case *workflows.TaskKind:
 			c.Kinds[u.doc.Name] = doc
 		}
