@@ -15,6 +15,9 @@ const (
 	VerbWhy          = "run.why"          // GetRun → WhyView
 	VerbDecide       = "run.decide"       // Decide → nothing
 	VerbCancel       = "run.cancel"       // CancelRun → nothing
+	VerbPause        = "run.pause"        // PauseRun → nothing
+	VerbResume       = "run.resume"       // PauseRun → nothing
+	VerbRetry        = "run.retry"        // RetryRun → nothing
 	VerbRecords      = "run.records"      // GetRun → Records
 	VerbVerify       = "run.verify"       // GetRun → Verification
 	VerbOutput       = "run.output"       // ReadOutput → Output
@@ -51,8 +54,13 @@ const (
 
 // Decisions on an approval.
 const (
-	Approve = "approved"
-	Reject  = "rejected"
+	Approve        = "approved"
+	Reject         = "rejected"
+	RequestChanges = "requestChanges" // blocks until its author approves or withdraws
+	Delegate       = "delegate"       // somebody else decides in one's place
+	Defer          = "deferred"       // an approval that counts from a time on
+	Escalate       = "escalated"      // the next role is told now
+	Withdraw       = "withdrawn"      // one's earlier word is taken back
 )
 
 // StartRun starts a run. ID is chosen by the caller; a repeat with the same
@@ -161,14 +169,16 @@ type WhyView struct {
 
 // Decide is a decision on an approval.
 type Decide struct {
-	ID       string    `json:"id" validate:"required,max=100"` // chosen by the caller; a repeat is the same decision
-	Run      string    `json:"run" validate:"required"`
-	State    string    `json:"state,omitempty"` // may be empty when one approval is open
-	Decision string    `json:"decision" validate:"required,oneof=approved rejected"`
-	Comment  string    `json:"comment,omitempty" validate:"max=2000"`
-	Content  string    `json:"content,omitempty"` // digest of what was shown; a decision on something else is refused
-	NotAfter time.Time `json:"notAfter,omitzero"` // it must not count after; 15 minutes from now at most
-	Via      string    `json:"via,omitempty"`     // "cli", "http", "slack"
+	ID        string    `json:"id" validate:"required,max=100"` // chosen by the caller; a repeat is the same decision
+	Run       string    `json:"run" validate:"required"`
+	State     string    `json:"state,omitempty"` // may be empty when one approval is open
+	Decision  string    `json:"decision" validate:"required,oneof=approved rejected requestChanges delegate deferred escalated withdrawn"`
+	To        string    `json:"to,omitempty"`       // of delegate: the person who decides instead
+	NotBefore time.Time `json:"notBefore,omitzero"` // of deferred: when it begins to count
+	Comment   string    `json:"comment,omitempty" validate:"max=2000"`
+	Content   string    `json:"content,omitempty"` // digest of what was shown; a decision on something else is refused
+	NotAfter  time.Time `json:"notAfter,omitzero"` // it must not count after; 15 minutes from now at most
+	Via       string    `json:"via,omitempty"`     // "cli", "http", "slack"
 }
 
 // CancelRun cancels a run.
@@ -176,6 +186,38 @@ type CancelRun struct {
 	ID     string `json:"id" validate:"required,max=100"`
 	Run    string `json:"run" validate:"required"`
 	Reason string `json:"reason,omitempty" validate:"max=2000"`
+}
+
+// PauseRun pauses a run, or lets it go on.
+type PauseRun struct {
+	ID     string `json:"id" validate:"required,max=100"`
+	Run    string `json:"run" validate:"required"`
+	Reason string `json:"reason,omitempty" validate:"max=2000"`
+}
+
+// RetryRun lets a run that has ended, or is held, begin again at a state.
+type RetryRun struct {
+	ID     string `json:"id" validate:"required,max=100"`
+	Run    string `json:"run" validate:"required"`
+	From   string `json:"from,omitempty"` // a state; the last one that is no end where empty
+	Reason string `json:"reason,omitempty" validate:"max=2000"`
+}
+
+// BreakGlass passes an environment's rules, windows and holds for one run.
+type BreakGlass struct {
+	ID          string `json:"id" validate:"required,max=100"`
+	Run         string `json:"run" validate:"required"`
+	Environment string `json:"environment" validate:"required"`
+	Reason      string `json:"reason" validate:"required,max=2000"`
+}
+
+// HoldEnvironment keeps everything out of an environment, or takes a hold away.
+type HoldEnvironment struct {
+	ID          string    `json:"id" validate:"required,max=100"`
+	Environment string    `json:"environment" validate:"required"`
+	Hold        string    `json:"hold,omitempty"` // of an unhold: the id of the hold; all of them where empty
+	Until       time.Time `json:"until,omitzero"` // for good where zero
+	Reason      string    `json:"reason,omitempty" validate:"max=2000"`
 }
 
 // Records are the records of a run, oldest first, as stored. Next is set when

@@ -19,10 +19,29 @@ const (
 	InGranted       = "env.granted"
 	InFreed         = "env.freed"
 	InSendAnswer    = "send.answer"
-	// Of an environment.
+	InPause         = "run.pause"
+	InResume        = "run.resume"
+	InRetry         = "run.retry"
+	InBreakGlass    = "run.breakGlass"
+	InSignal        = "run.signal"  // an event that the run listens for
+	InChildEnded    = "child.ended" // a run that this one has started
+	InEnvState      = "env.state"   // whether an environment lets anything in
+	InProven        = "env.proven"  // whether an artifact succeeded in an environment
+	InKeyGranted    = "key.granted" // the run may go on
+	InKeyDenied     = "key.denied"  // somebody else has the key, or has taken our place
+	// Of an environment; it takes timers too.
 	InEnvRequest = "env.request"
 	InEnvRelease = "env.release"
 	InEnvFree    = "env.free"
+	InEnvHold    = "env.hold"
+	InEnvUnhold  = "env.unhold"
+	InEnvLook    = "env.look"  // a run wants to know whether it lets anything in, and when that changes
+	InEnvProve   = "env.prove" // a run asks whether an artifact succeeded there
+	// Of a concurrency key.
+	InKeyRequest = "key.request"
+	InKeyRelease = "key.release"
+	// Of a schedule; it takes timers too.
+	InScheduleSet = "schedule.set" // definitions were put in force: its next time may be another one
 	// Of an event.
 	InEvent = "event.received"
 )
@@ -37,17 +56,27 @@ type Input struct {
 	Admin  bool     `json:"admin,omitempty"`  // the credential is an administrator's
 	Via    string   `json:"via,omitempty"`    // "bus", "http", …
 
-	Start   *Start            `json:"start,omitempty"`
-	Attempt *Attempt          `json:"attempt,omitempty"`
-	Decide  *events.Decide    `json:"decide,omitempty"`
-	Cancel  *events.CancelRun `json:"cancel,omitempty"`
-	Granted *Granted          `json:"granted,omitempty"`
-	Freed   *Granted          `json:"freed,omitempty"` // a grant that a person took back
-	Sent    *Sent             `json:"sent,omitempty"`
-	Request *EnvRequest       `json:"request,omitempty"`
-	Release *EnvRelease       `json:"release,omitempty"`
-	Event   json.RawMessage   `json:"event,omitempty"` // a CloudEvent in structured JSON
-	Bad     string            `json:"bad,omitempty"`   // of an event: why it is none
+	Start     *Start                  `json:"start,omitempty"`
+	Attempt   *Attempt                `json:"attempt,omitempty"`
+	Decide    *events.Decide          `json:"decide,omitempty"`
+	Cancel    *events.CancelRun       `json:"cancel,omitempty"`
+	Granted   *Granted                `json:"granted,omitempty"`
+	Freed     *Granted                `json:"freed,omitempty"` // a grant that a person took back
+	Sent      *Sent                   `json:"sent,omitempty"`
+	Request   *EnvRequest             `json:"request,omitempty"`
+	Release   *EnvRelease             `json:"release,omitempty"`
+	Pause     *events.PauseRun        `json:"pause,omitempty"` // and of resume
+	Retry     *events.RetryRun        `json:"retry,omitempty"`
+	Glass     *events.BreakGlass      `json:"glass,omitempty"`
+	Signal    *Signal                 `json:"signal,omitempty"`
+	Child     *ChildEnded             `json:"child,omitempty"`
+	EnvState  *EnvState               `json:"envState,omitempty"`
+	Hold      *events.HoldEnvironment `json:"hold,omitempty"`  // and of unhold
+	Proof     *Proof                  `json:"proof,omitempty"` // of env.prove and env.proven
+	Key       *Claim                  `json:"key,omitempty"`
+	Listening []string                `json:"listening,omitempty"` // of an event: runs that listen for its type, at the moment it came
+	Event     json.RawMessage         `json:"event,omitempty"`     // a CloudEvent in structured JSON
+	Bad       string                  `json:"bad,omitempty"`       // of an event: why it is none
 }
 
 // Complete reports whether the field of the input's kind is set.
@@ -73,6 +102,26 @@ func (in *Input) Complete() bool {
 		return in.Request != nil
 	case InEnvRelease:
 		return in.Release != nil
+	case InPause, InResume:
+		return in.Pause != nil
+	case InRetry:
+		return in.Retry != nil
+	case InBreakGlass:
+		return in.Glass != nil
+	case InSignal:
+		return in.Signal != nil
+	case InChildEnded:
+		return in.Child != nil
+	case InEnvState:
+		return in.EnvState != nil
+	case InEnvHold, InEnvUnhold:
+		return in.Hold != nil
+	case InEnvLook:
+		return in.Request != nil
+	case InEnvProve, InProven:
+		return in.Proof != nil
+	case InKeyRequest, InKeyRelease, InKeyGranted, InKeyDenied:
+		return in.Key != nil
 	}
 	return true
 }
@@ -83,6 +132,8 @@ type Start struct {
 	Workflow string        `json:"workflow"`
 	Inputs   Values        `json:"inputs,omitempty"`
 	Cause    *events.Cause `json:"cause,omitempty"`
+	Parent   *Parent       `json:"parent,omitempty"`  // the run that waits for this one
+	Catalog  string        `json:"catalog,omitempty"` // digest of the definitions to start with; those in force where empty
 	// Beat and BeatLimit say, in milliseconds, how often workers report and
 	// when one is lost; 0 is the default.
 	Beat      int64 `json:"beat,omitempty"`
@@ -100,10 +151,63 @@ type Attempt struct {
 	Result *events.Result `json:"result,omitempty"`
 }
 
-// Granted tells a run that an environment is its own.
+// Granted tells a run that an environment is its own, and what is deployed there.
 type Granted struct {
+	Environment string      `json:"env"`
+	Grant       int64       `json:"grant"`
+	Deployed    *Deployment `json:"deployed,omitempty"`
+}
+
+// Parent is the run that has started another one, and the path of the work
+// that the other one is.
+type Parent struct {
+	Run  string `json:"run"`
+	Path string `json:"path"`
+	Task string `json:"task"` // id of that work: its answer names it
+}
+
+// Signal is an event that came while the run listens for it.
+type Signal struct {
+	Cause events.Cause    `json:"cause"`
+	Event json.RawMessage `json:"event"` // a CloudEvent in structured JSON
+}
+
+// ChildEnded tells a parent how a run that it has started came to its end.
+type ChildEnded struct {
+	Run     string            `json:"run"`
+	Task    string            `json:"task"` // Parent.Task
+	Outcome string            `json:"outcome"`
+	Outputs Values            `json:"outputs,omitempty"`
+	Error   *events.TaskError `json:"error,omitempty"`
+}
+
+// EnvState tells a run whether an environment lets anything in now.
+type EnvState struct {
 	Environment string `json:"env"`
-	Grant       int64  `json:"grant"`
+	Open        bool   `json:"open"`
+	Reason      string `json:"reason,omitempty"` // why not, in words
+	Until       int64  `json:"until,omitempty"`  // milliseconds: when it opens, as far as known
+	AtEnd       string `json:"atEnd,omitempty"`  // to the run that has the lock, when its window has ended: hold or undo
+}
+
+// Proof is the question whether an artifact succeeded in an environment, and
+// its answer.
+type Proof struct {
+	Run         string `json:"run"`
+	Environment string `json:"env"`
+	Artifact    string `json:"artifact"`
+	Proven      bool   `json:"proven,omitempty"`
+	By          string `json:"by,omitempty"` // the run that deployed it
+}
+
+// Claim is about a concurrency key.
+type Claim struct {
+	Key    string `json:"key"`
+	Run    string `json:"run"`
+	Grant  int64  `json:"grant,omitempty"`
+	Policy string `json:"policy,omitempty"` // of a request
+	Reason string `json:"reason,omitempty"` // of a denial: "superseded" or "taken"
+	Holder string `json:"holder,omitempty"` // of a denial: the run that has it, or takes our place
 }
 
 // Sent is the answer to a Send: the aggregate's, or that it refused.
@@ -117,6 +221,7 @@ type Sent struct {
 type EnvRequest struct {
 	Run   string `json:"run"`
 	State string `json:"state,omitempty"`
+	Glass bool   `json:"glass,omitempty"` // a person has broken the glass: windows and holds do not count
 }
 
 // EnvRelease gives an environment back.

@@ -33,6 +33,8 @@ const (
 	Run         = "run"
 	Environment = "env"
 	Event       = "event"
+	Key         = "key"
+	Schedule    = "schedule"
 )
 
 // Record is one transition as it is stored.

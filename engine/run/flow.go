@@ -28,33 +28,22 @@ func (x *step) enter(name string) {
 		x.finish(st.Final, nil)
 		return
 	case "wait":
-		x.s.WakeAt = x.now + st.Wait.For.D().Milliseconds()
+		x.beginWait(st.Wait)
 	case "approval":
 		x.ask(st.Approval.Environments, st.Approval.Expires.D(), false)
 	case "parallel":
 		for _, b := range st.Branches() {
-			x.begin(st.Name+"."+b.Name, b.Activity)
+			x.begin(st.Name+"."+b.Name, &b.Body, "")
 		}
-	case "deploy":
-		x.begin(st.Name, deployActivity(st))
+	case "forEach":
+		x.beginEach(st)
+	case "compensate":
+		x.beginUndoing(st.Compensate, false)
 	default:
-		x.begin(st.Name, st.Activity)
+		x.begin(st.Name, &st.Body, "")
 	}
 	x.askPeople()
 	x.notify()
-}
-
-// deployActivity is the task that a deploy state is.
-func deployActivity(st *workflows.State) workflows.Activity {
-	a := st.Activity
-	a.Task, a.Environment = "deploy", st.Deploy.Environment
-	a.With = map[string]*workflows.Data{}
-	for k, v := range st.Deploy.With {
-		a.With[k] = v
-	}
-	a.With["artifact"] = st.Deploy.Artifact
-	a.With["strategy"] = &workflows.Data{Value: st.Deploy.Strategy}
-	return a
 }
 
 func keepDetached(tasks []*Task) []*Task {
@@ -95,7 +84,11 @@ func (x *step) outcome() (outcome string, err *events.TaskError, over bool) {
 	x.implicitApproval()
 	switch st.Kind() {
 	case "wait":
-		return events.Succeeded, nil, x.s.WakeAt == 0
+		return x.waitOutcome(st.Wait)
+	case "forEach":
+		return x.eachOutcome(st)
+	case "compensate":
+		return x.undoingOutcome()
 	case "approval":
 		return x.approvalOutcome()
 	case "parallel":
@@ -243,7 +236,7 @@ func (x *step) finish(outcome string, err *events.TaskError) {
 	}
 	x.releaseAll()
 	for i, f := range x.d.Workflow.Spec.Finally {
-		x.begin(fmt.Sprintf("finally.%d", i+1), f.Activity)
+		x.begin(fmt.Sprintf("finally.%d", i+1), &workflows.Body{Activity: f.Activity}, "")
 	}
 	x.askPeople()
 	x.closeIfFinished()

@@ -39,30 +39,42 @@ type State struct {
 	EndedAt     int64             `json:"t1,omitempty"`
 	Now         int64             `json:"t"` // time of the last record
 
-	Phase   string                        `json:"phase"`
-	Outcome string                        `json:"outcome,omitempty"`
-	Error   *events.TaskError             `json:"error,omitempty"`
-	At      string                        `json:"at"`    // the state it is in
-	Visit   int                           `json:"visit"` // which visit of it this is, from 1
-	Visits  map[string]int                `json:"visits,omitempty"`
-	Path    []Visited                     `json:"path,omitempty"`
-	Values  record.Values                 `json:"values,omitempty"` // outputs by state; of a parallel state by branch
-	Tasks   []*Task                       `json:"tasks,omitempty"`  // of the present state, closing ones, notifications under way
-	Open    *Approval                     `json:"open,omitempty"`   // the approval that is asked for now
-	Given   []*Approval                   `json:"given,omitempty"`  // approvals that succeeded
-	WakeAt  int64                         `json:"wakeAt,omitempty"` // end of a wait
-	Grants  map[string]int64              `json:"grants,omitempty"` // environments that are ours, with the grant's number
-	Taken   map[string]int64              `json:"taken,omitempty"`  // number of the newest grant that was taken, by environment
-	Kept    map[string]string             `json:"kept,omitempty"`   // environments that stay locked, with the reason: nobody knows what is there
-	Put     map[string]*record.Deployment `json:"put,omitempty"`    // what this run deployed, until the lock is given back
-	Held    *Held                         `json:"held,omitempty"`   // an arm or rule could not be evaluated
-	Cancel  *Cancelled                    `json:"cancel,omitempty"`
-	Outbox  []record.Send                 `json:"outbox,omitempty"` // sent to others, not answered yet
-	Sent    int64                         `json:"sent,omitempty"`   // how many were sent, for their ids
-	Seen    []Seen                        `json:"seen,omitempty"`   // people's commands, while they could be repeated
-	Ended   []Ended                       `json:"ended,omitempty"`  // the latest attempts that reported their result
-	Told    []bool                        `json:"told,omitempty"`   // by notify rule: whether its condition held last
-	Notes   int                           `json:"notes,omitempty"`  // how many notifications were made, for their paths
+	Phase    string                        `json:"phase"`
+	Outcome  string                        `json:"outcome,omitempty"`
+	Error    *events.TaskError             `json:"error,omitempty"`
+	At       string                        `json:"at"`    // the state it is in
+	Visit    int                           `json:"visit"` // which visit of it this is, from 1
+	Visits   map[string]int                `json:"visits,omitempty"`
+	Path     []Visited                     `json:"path,omitempty"`
+	Values   record.Values                 `json:"values,omitempty"` // outputs by state; of a parallel state by branch
+	Tasks    []*Task                       `json:"tasks,omitempty"`  // of the present state, closing ones, notifications under way
+	Open     *Approval                     `json:"open,omitempty"`   // the approval that is asked for now
+	Given    []*Approval                   `json:"given,omitempty"`  // approvals that succeeded
+	WakeAt   int64                         `json:"wakeAt,omitempty"` // end of a wait
+	Grants   map[string]int64              `json:"grants,omitempty"` // environments that are ours, with the grant's number
+	Taken    map[string]int64              `json:"taken,omitempty"`  // number of the newest grant that was taken, by environment
+	Kept     map[string]string             `json:"kept,omitempty"`   // environments that stay locked, with the reason: nobody knows what is there
+	Put      map[string]*record.Deployment `json:"put,omitempty"`    // what this run deployed, until the lock is given back
+	Held     *Held                         `json:"held,omitempty"`   // an arm or rule could not be evaluated
+	Cancel   *Cancelled                    `json:"cancel,omitempty"`
+	Paused   *Cancelled                    `json:"paused,omitempty"`   // who paused it
+	Key      *Key                          `json:"key,omitempty"`      // the concurrency key
+	Parent   *record.Parent                `json:"parent,omitempty"`   // the run that waits for this one
+	Outputs  record.Values                 `json:"outputs,omitempty"`  // of the run, when it has succeeded
+	Each     *Each                         `json:"each,omitempty"`     // progress of the forEach state that it is in
+	Effects  []*Effect                     `json:"effects,omitempty"`  // what was begun and may have to be undone, in order
+	Undoing  *Undoing                      `json:"undoing,omitempty"`  // a compensation that goes on
+	Leaving  *Leaving                      `json:"leaving,omitempty"`  // an event has come: the arm is taken when all work has stopped
+	Doors    map[string]*Door              `json:"doors,omitempty"`    // what environments said of themselves, while the run wants to enter
+	Glass    map[string]*Cancelled         `json:"glass,omitempty"`    // environments whose glass was broken for this run, and by whom
+	Proofs   map[string]*record.Proof      `json:"proofs,omitempty"`   // by environment and artifact: whether it succeeded there
+	Attested []map[string]any              `json:"attested,omitempty"` // attestations of what is released
+	Outbox   []record.Send                 `json:"outbox,omitempty"`   // sent to others, not answered yet
+	Sent     int64                         `json:"sent,omitempty"`     // how many were sent, for their ids
+	Seen     []Seen                        `json:"seen,omitempty"`     // people's commands, while they could be repeated
+	Ended    []Ended                       `json:"ended,omitempty"`    // the latest attempts that reported their result
+	Told     []bool                        `json:"told,omitempty"`     // by notify rule: whether its condition held last
+	Notes    int                           `json:"notes,omitempty"`    // how many notifications were made, for their paths
 }
 
 // Visited is one visit of a state.
@@ -112,7 +124,83 @@ type Task struct {
 	GiveUpAt int64             `json:"giveUpAt,omitempty"` // of a cancelled one
 	Outcome  string            `json:"o,omitempty"`
 	Error    *events.TaskError `json:"err,omitempty"`
-	With     record.Values     `json:"with,omitempty"` // of a notification, whose inputs do not stand in a file
+	With     record.Values     `json:"with,omitempty"`   // of a notification, whose inputs do not stand in a file
+	Member   string            `json:"member,omitempty"` // of forEach: the member that it is for
+	Of       string            `json:"of,omitempty"`     // path of the task that it is a part of: a sample of a deployment, an undo of a compensation
+	Child    string            `json:"child,omitempty"`  // of a child run: its id
+	Roll     *Roll             `json:"roll,omitempty"`   // of a deployment with steps: how far it is
+}
+
+// Key is where the run stands with its concurrency key.
+type Key struct {
+	Key   string `json:"key"`
+	Grant int64  `json:"grant,omitempty"` // 0 while it waits
+	Taken int64  `json:"taken,omitempty"` // newest grant that was taken
+}
+
+// Each is the progress of a forEach state.
+type Each struct {
+	Members []string          `json:"members"`
+	Next    int               `json:"next"`              // index of the first member that was not begun
+	Wave    int               `json:"wave"`              // from 0
+	WaveEnd int               `json:"waveEnd"`           // index behind the last member of this wave
+	Skipped map[string]string `json:"skipped,omitempty"` // member → why it was left out
+	Failed  int               `json:"failed,omitempty"`
+}
+
+// Effect is work that was granted to a worker and may have changed something.
+type Effect struct {
+	Path   string `json:"path"`
+	State  string `json:"s"`
+	Visit  int    `json:"n"`
+	Member string `json:"member,omitempty"`
+	Env    string `json:"env,omitempty"`
+	// Status is "begun", "done", "unknown", "nothing" (proven to have changed
+	// nothing) or "undone".
+	Status   string        `json:"st"`
+	Deploys  bool          `json:"deploys,omitempty"`
+	Artifact string        `json:"artifact,omitempty"` // of a deployment: what it put there
+	Previous string        `json:"previous,omitempty"` // and what was there before
+	Outputs  record.Values `json:"outputs,omitempty"`
+}
+
+// Undoing is a compensation that goes on: effects are undone from the last to
+// the first.
+type Undoing struct {
+	States []string `json:"states,omitempty"` // whose effects; all unfinished deployments where empty
+	Cancel bool     `json:"cancel,omitempty"` // it follows a cancel: the run ends when it is through
+}
+
+// Leaving is the arm of an event that waits until the state's work has stopped.
+type Leaving struct {
+	To    string       `json:"to"`
+	Cause events.Cause `json:"cause"`
+}
+
+// Door is what an environment said of itself.
+type Door struct {
+	Asked  bool   `json:"asked,omitempty"` // no answer yet
+	Open   bool   `json:"open,omitempty"`
+	Reason string `json:"why,omitempty"`
+	Until  int64  `json:"until,omitempty"`
+}
+
+// Roll is the progress of a deployment with steps.
+type Roll struct {
+	Step    int                `json:"step"`            // index of the present one
+	Until   int64              `json:"until,omitempty"` // end of a pause or an analysis
+	Began   int64              `json:"began,omitempty"` // of the analysis
+	Metrics map[string]*Metric `json:"metrics,omitempty"`
+	Verdict string             `json:"verdict,omitempty"` // why it goes no further
+}
+
+// Metric is what an analysis has seen of one metric.
+type Metric struct {
+	Samples []float64 `json:"samples,omitempty"` // the latest ones
+	Failed  int       `json:"failed,omitempty"`
+	Last    string    `json:"last,omitempty"` // "pass", "fail" or "inconclusive"
+	NextAt  int64     `json:"next,omitempty"`
+	Asked   int       `json:"asked,omitempty"` // how many were asked for
 }
 
 // Approval is a question to people, and what they said.
@@ -209,7 +297,38 @@ func (s *State) clone() *State {
 	c.Seen = slices.Clone(s.Seen)
 	c.Ended = slices.Clone(s.Ended)
 	c.Told = slices.Clone(s.Told)
+	s.cloneProgress(&c)
 	return &c
+}
+
+// cloneProgress copies what a step changes in place of the progress within a state.
+func (s *State) cloneProgress(c *State) {
+	c.Doors, c.Proofs, c.Glass = cloneMap(s.Doors), cloneMap(s.Proofs), cloneMap(s.Glass)
+	for name, d := range c.Doors {
+		c.Doors[name] = new(*d)
+	}
+	if s.Key != nil {
+		c.Key = new(*s.Key)
+	}
+	if s.Each != nil {
+		c.Each = new(*s.Each)
+		c.Each.Skipped = cloneMap(s.Each.Skipped)
+	}
+	c.Effects = make([]*Effect, len(s.Effects))
+	for i, e := range s.Effects {
+		c.Effects[i] = new(*e)
+	}
+	for _, t := range c.Tasks {
+		if t.Roll == nil {
+			continue
+		}
+		t.Roll = new(*t.Roll)
+		t.Roll.Metrics = cloneMap(t.Roll.Metrics)
+		for name, m := range t.Roll.Metrics {
+			t.Roll.Metrics[name] = new(*m)
+			t.Roll.Metrics[name].Samples = slices.Clone(m.Samples)
+		}
+	}
 }
 
 // cloneMap copies a map; one that is empty does not survive storing, so the

@@ -81,6 +81,26 @@ func (x *step) dispatch() {
 		x.freed(in.Freed)
 	case record.InSendAnswer:
 		x.sendAnswered(in.Sent)
+	case record.InPause:
+		x.command(func() { x.pause(in.Pause) })
+	case record.InResume:
+		x.command(func() { x.resume(in.Pause) })
+	case record.InRetry:
+		x.command(func() { x.retry(in.Retry) })
+	case record.InBreakGlass:
+		x.command(func() { x.breakGlass(in.Glass) })
+	case record.InSignal:
+		x.signal(in.Signal)
+	case record.InChildEnded:
+		x.childEnded(in.Child)
+	case record.InEnvState:
+		x.environmentState(in.EnvState)
+	case record.InProven:
+		x.proven(in.Proof)
+	case record.InKeyGranted:
+		x.keyGranted(in.Key)
+	case record.InKeyDenied:
+		x.keyDenied(in.Key)
 	default:
 		x.unrecorded(events.StatusError, events.CodeInvalid, fmt.Sprintf("a run does not take %q", in.Kind))
 	}

@@ -14,21 +14,35 @@ import (
 	"github.com/penstock-cd/penstock/workflows"
 )
 
-// begin begins a piece of work at a path. One that uses an environment waits
-// for its rules and its lock first.
-func (x *step) begin(path string, a workflows.Activity) {
-	kind := x.d.Kinds[a.Task]
-	t := &Task{Path: path, Kind: a.Task, Pool: cmp.Or(a.Pool, events.DefaultPool), Runs: events.RunsOnce, Env: a.Environment,
-		Attempt: 1, Deploys: a.Task == "deploy", Closing: x.s.Phase == phaseFinally}
-	if kind != nil {
-		t.Runs = kind.Spec.Runs
+// begin begins a piece of work at a path; member is the one that it is for,
+// below forEach. One that uses an environment waits for its rules and its lock
+// first.
+func (x *step) begin(path string, b *workflows.Body, member string) *Task {
+	if b.Kind() == "workflow" {
+		return x.beginChild(path, b.Workflow, member)
 	}
+	a := x.activityOf(b, x.memberName(), member)
+	t := &Task{Path: path, Kind: a.Task, Pool: cmp.Or(a.Pool, events.DefaultPool), Runs: x.runsOf(a.Task), Env: a.Environment,
+		Attempt: 1, Deploys: a.Task == "deploy", Closing: x.s.Phase == phaseFinally, Member: member}
 	x.s.Tasks = append(x.s.Tasks, t)
+	if b.Deploy != nil {
+		x.beginRoll(t, b.Deploy)
+	}
 	if t.Env != "" {
 		x.enterEnvironment(t)
-		return
+		return t
 	}
 	x.queue(t)
+	return t
+}
+
+// runsOf tells whether a task of a kind may run twice; of one that there is
+// not, the answer is the careful one.
+func (x *step) runsOf(kind string) string {
+	if k := x.d.Kinds[kind]; k != nil {
+		return k.Spec.Runs
+	}
+	return events.RunsOnce
 }
 
 // queue publishes the present attempt of t.
@@ -86,32 +100,6 @@ func (x *step) taskEnvironment(name string, secrets []string) *events.TaskEnviro
 	return te
 }
 
-// activity finds the definition of a task by its path.
-func (x *step) activity(t *Task) workflows.Activity {
-	head, rest, _ := strings.Cut(t.Path, ".")
-	switch {
-	case t.Detached: // not by its path: a state may be called notify
-		return workflows.Activity{Task: "notify", StartTimeout: workflows.Duration(notTakenNotice), Timeout: workflows.Duration(5 * time.Minute),
-			Retry: &workflows.Retry{Attempts: noticeAttempts, Backoff: workflows.Duration(10 * time.Second)}}
-	case t.Closing:
-		var n int
-		fmt.Sscan(rest, &n)
-		if n >= 1 && n <= len(x.d.Workflow.Spec.Finally) {
-			return x.d.Workflow.Spec.Finally[n-1].Activity
-		}
-	}
-	st := x.d.Workflow.Spec.States[head]
-	switch {
-	case st == nil:
-		return workflows.Activity{} // unreachable unless the definition is not the pinned one
-	case st.Kind() == "parallel" && st.Parallel[rest] != nil:
-		return st.Parallel[rest].Activity
-	case st.Kind() == "deploy":
-		return deployActivity(st)
-	}
-	return st.Activity
-}
-
 // with evaluates the inputs of a task.
 func (x *step) with(t *Task, a workflows.Activity) (map[string]any, error) {
 	with := map[string]any{}
@@ -121,7 +109,7 @@ func (x *step) with(t *Task, a workflows.Activity) (map[string]any, error) {
 		}
 		return with, nil
 	}
-	extra := map[string]any{}
+	extra := x.memberScope(t)
 	if t.Env != "" {
 		extra["env"] = x.envScope(t.Env)
 	}
