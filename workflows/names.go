@@ -17,7 +17,7 @@ var keywords = []string{"as", "break", "const", "continue", "else", "false", "fo
 
 // scopeNames are names that expressions know already.
 var scopeNames = []string{"event", "inputs", "run", "env", "outcome", "error", "visits", "attempt", "approvals", "rejections", "artifact",
-	"attestations", "value", "samples", "baseline", "elapsed", "state", "entered", "approved", "now", "semver", "why",
+	"attestations", "value", "samples", "baseline", "elapsed", "state", "labels", "entered", "approved", "now", "semver", "why",
 	"bool", "bytes", "double", "dyn", "int", "list", "map", "string", "type", "uint", "duration", "timestamp", "size", "has", "matches",
 	"math", "sets", "lists", "strings", "optional", "cel", "base64", "regex"}
 
@@ -61,13 +61,13 @@ func (c *Catalog) OutputsOf(a *Activity) map[string]string {
 	return nil
 }
 
-// Doing gives what a task or deploy state runs: a deploy is a task of the kind
+// Doing gives what a task or deploy body runs: a deploy is a task of the kind
 // "deploy", whose artifact and strategy stand in the deploy itself.
-func (s *State) Doing() *Activity {
-	if s.Deploy == nil {
-		return &s.Activity
+func (b *Body) Doing() *Activity {
+	if b.Deploy == nil {
+		return &b.Activity
 	}
-	a := s.Activity
-	a.Task, a.Environment, a.With = "deploy", s.Deploy.Environment, s.Deploy.With
+	a := b.Activity
+	a.Task, a.Environment, a.With = "deploy", b.Deploy.Environment, b.Deploy.With
 	return &a
 }

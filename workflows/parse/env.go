@@ -4,21 +4,35 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/ext"
 
 	"github.com/penstock-cd/penstock/workflows"
 )
 
-// visitsName is what visits("build") reads: scope["visits__"] is a map from
-// the names of states to how often each was entered (int64); a state that is
-// missing was never entered.
-const visitsName = "visits__"
+// What some functions read of the scope, because what they give depends on the
+// run. An expression cannot spell these names.
+const (
+	visitsName   = "visits__"   // visits("build"): map from states to how often each was entered (int64); one that is missing never was
+	enteredName  = "entered__"  // entered("build"): map from states to whether the run was ever there (bool)
+	approvedName = "approved__" // approved("approve"): map from approval states to whether they have succeeded (bool)
+	outcomeName  = "outcome__"  // outcome(): the outcome of the run (string), empty while it goes on
+)
+
+// shownAs gives what people write for a name.
+func shownAs(name string) string {
+	if plain, ok := strings.CutSuffix(name, "__"); ok {
+		return plain + "()"
+	}
+	return name
+}
 
 // baseEnv is the language without names, built once.
 var baseEnv = sync.OnceValue(func() *cel.Env {
@@ -32,7 +46,15 @@ var baseEnv = sync.OnceValue(func() *cel.Env {
 		cel.ParserRecursionLimit(100),
 		ext.Strings(ext.StringsVersion(5)), ext.Lists(), ext.Sets(), ext.Math(), ext.Bindings(),
 		ext.Encoders(), ext.Regex(), ext.TwoVarComprehensions(),
-		cel.Macros(visitsMacro),
+		cel.Macros(
+			count("visits", visitsName, types.IntZero),
+			count("entered", enteredName, types.False),
+			count("approved", approvedName, types.False),
+			cel.GlobalMacro("outcome", 0, func(f cel.MacroExprFactory, _ ast.Expr, _ []ast.Expr) (ast.Expr, *cel.Error) {
+				return f.NewIdent(outcomeName), nil
+			}),
+		),
+		semverLibrary(),
 	)
 	if err != nil {
 		panic(err) // unreachable unless the options above contradict each other
@@ -40,18 +62,22 @@ var baseEnv = sync.OnceValue(func() *cel.Env {
 	return env
 })
 
-// visitsMacro makes visits("build") read the count, 0 where there is none.
-var visitsMacro = cel.GlobalMacro("visits", 1, func(f cel.MacroExprFactory, _ ast.Expr, args []ast.Expr) (ast.Expr, *cel.Error) {
-	if args[0].Kind() != ast.LiteralKind || args[0].AsLiteral().Type() != types.StringType {
-		return nil, f.NewError(args[0].ID(), `visits() wants the name of a state as text: visits("build")`)
-	}
-	count := f.NewCall(operators.OptIndex, f.NewIdent(visitsName), args[0])
-	return f.NewMemberCall("orValue", count, f.NewLiteral(types.IntZero)), nil
-})
+// count makes visits("build") read what the scope holds of the state, and
+// missing where it holds nothing.
+func count(function, name string, missing ref.Val) cel.Macro {
+	return cel.GlobalMacro(function, 1, func(f cel.MacroExprFactory, _ ast.Expr, args []ast.Expr) (ast.Expr, *cel.Error) {
+		if args[0].Kind() != ast.LiteralKind || args[0].AsLiteral().Type() != types.StringType {
+			return nil, f.NewError(args[0].ID(), fmt.Sprintf(`%s() wants the name of a state as text: %s("build")`, function, function))
+		}
+		held := f.NewCall(operators.OptIndex, f.NewIdent(name), args[0])
+		return f.NewMemberCall("orValue", held, f.NewLiteral(missing)), nil
+	})
+}
 
 // scope is what an expression at a position may read.
 type scope struct {
 	env      *cel.Env
+	vars     map[string]*cel.Type
 	shapes   *shapes
 	position string          // for messages: "retry.when"
 	names    map[string]bool // nil: everything that env knows
@@ -63,8 +89,9 @@ type scope struct {
 // dearer than an expression. What a position may not read is refused by name.
 type world struct {
 	env    *cel.Env
+	vars   map[string]*cel.Type
 	shapes *shapes
-	states map[string]bool
+	states []string
 	words  map[string][]string // names that stand for a fixed set of words → the words
 }
 
@@ -83,31 +110,40 @@ func extend(shapes *shapes, vars map[string]*cel.Type) *cel.Env {
 
 func newWorld(c *workflows.Catalog, w *workflows.Workflow) *world {
 	sh := newShapes(baseEnv().CELTypeProvider())
-	out := &world{shapes: sh, states: map[string]bool{}}
-	vars := map[string]*cel.Type{
-		"now": cel.TimestampType, "run": runType, "env": envType, "error": errorType,
-		"outcome": cel.StringType, "state": cel.StringType,
+	out := &world{shapes: sh, vars: map[string]*cel.Type{
+		"now": cel.TimestampType, "run": runType, "env": envType, "error": errorType, "event": cel.DynType,
+		"outcome": cel.StringType, "state": cel.StringType, "labels": labelsType,
 		"approvals": cel.ListType(decisionType), "rejections": cel.ListType(decisionType),
-		visitsName: cel.MapType(cel.StringType, cel.IntType),
-		"inputs":   sh.object("the inputs", inputTypes(w)),
-	}
+		visitsName: cel.MapType(cel.StringType, cel.IntType), outcomeName: cel.StringType,
+		enteredName: cel.MapType(cel.StringType, cel.BoolType), approvedName: cel.MapType(cel.StringType, cel.BoolType),
+		"inputs": sh.object("the inputs", inputTypes(w)),
+	}}
 	outcomes := map[string]bool{}
+	for _, o := range workflows.RunOutcomes() {
+		outcomes[o] = true
+	}
+	approvals := []string{}
 	for _, s := range w.Ordered() {
 		for _, o := range s.Outcomes() {
 			outcomes[o] = true
 		}
-		if workflows.CheckName(s.Name) != "" {
-			continue // a check says so
+		if s.Approval != nil {
+			approvals = append(approvals, s.Name)
 		}
-		out.states[s.Name] = true
-		vars[s.Name] = sh.object("state "+s.Name, stateFields(c, sh, s))
+		if f := s.ForEach; f != nil && workflows.CheckName(f.As) == "" {
+			out.vars[f.As] = cel.StringType
+		}
 	}
-	for _, o := range workflows.RunOutcomes() {
-		outcomes[o] = true
+	for _, s := range w.Ordered() {
+		if workflows.CheckName(s.Name) == "" { // otherwise a check says so
+			out.states = append(out.states, s.Name)
+			out.vars[s.Name] = stateType(c, sh, s)
+		}
 	}
 	states := slices.Sorted(maps.Keys(w.Spec.States))
-	out.words = map[string][]string{"outcome": slices.Sorted(maps.Keys(outcomes)), "state": states, visitsName: states}
-	out.env = extend(sh, vars)
+	out.words = map[string][]string{"outcome": slices.Sorted(maps.Keys(outcomes)), "state": states, visitsName: states,
+		enteredName: states, approvedName: approvals, outcomeName: append(workflows.RunOutcomes(), "")}
+	out.env = extend(sh, out.vars)
 	return out
 }
 
@@ -121,33 +157,71 @@ func inputTypes(w *workflows.Workflow) map[string]*cel.Type {
 
 // stateFields gives the fields under which others read the results of a state.
 func stateFields(c *workflows.Catalog, sh *shapes, s *workflows.State) map[string]*cel.Type {
+	fields := map[string]*cel.Type{}
 	switch s.Kind() {
-	case "task", "deploy":
-		return outputTypes(c.OutputsOf(s.Doing()))
 	case "parallel":
-		fields := map[string]*cel.Type{}
 		for _, b := range s.Branches() {
-			fields[b.Name] = sh.object("branch "+s.Name+" "+b.Name, outputTypes(c.OutputsOf(&b.Activity)))
+			fields[b.Name] = sh.object("branch "+s.Name+" "+b.Name, bodyFields(c, &b.Body))
 		}
-		return fields
+	case "wait":
+		if s.Wait.Event != "" {
+			fields["event"] = cel.DynType
+		}
+	case "task", "deploy", "workflow":
+		return bodyFields(c, &s.Body)
 	}
-	return map[string]*cel.Type{}
+	return fields
 }
 
-// at gives the scope of a position. With states, those can be read as well.
-func (w *world) at(position string, states bool, names ...string) *scope {
+// stateType gives the type of the result of a state: an object, or a map of
+// objects by member.
+func stateType(c *workflows.Catalog, sh *shapes, s *workflows.State) *cel.Type {
+	if s.ForEach == nil {
+		return sh.object("state "+s.Name, stateFields(c, sh, s))
+	}
+	fields := map[string]*cel.Type{}
+	if s.ForEach.Do != nil {
+		fields = bodyFields(c, s.ForEach.Do)
+	}
+	return cel.MapType(cel.StringType, sh.object("member of "+s.Name, fields))
+}
+
+// bodyFields gives the outputs of a body.
+func bodyFields(c *workflows.Catalog, b *workflows.Body) map[string]*cel.Type {
+	if b.Workflow == nil {
+		return outputTypes(c.OutputsOf(b.Doing()))
+	}
+	fields := map[string]*cel.Type{}
+	if child := c.Workflows[b.Workflow.Name]; child != nil {
+		for name, out := range child.Spec.Outputs {
+			fields[name] = celType(workflows.Type(out.Type))
+		}
+	}
+	return fields
+}
+
+// at gives the scope of a position: the recorded time, some states, and names.
+func (w *world) at(position string, states []string, names ...string) *scope {
 	known := map[string]bool{"now": true}
 	for _, name := range names {
 		known[name] = true
 	}
-	if states {
-		maps.Copy(known, w.states)
+	for _, name := range states {
+		known[name] = true
 	}
-	return &scope{env: w.env, shapes: w.shapes, position: position, names: known, words: w.words}
+	return &scope{env: w.env, vars: w.vars, shapes: w.shapes, position: position, names: known, words: w.words}
+}
+
+// invariant gives the scope of an invariant, which is proved before anything
+// runs: no time, no values.
+func (w *world) invariant() *scope {
+	sc := w.at("an invariant", nil, "labels", enteredName, approvedName, outcomeName)
+	delete(sc.names, "now")
+	return sc
 }
 
 // gate gives the scope of a gate: the branches stand under their own names.
-func (w *world) gate(c *workflows.Catalog, s *workflows.State) *scope {
+func (w *world) gate(s *workflows.State) *scope {
 	sh := &shapes{Provider: w.shapes.Provider, objects: w.shapes.objects}
 	vars := map[string]*cel.Type{"now": cel.TimestampType, "run": runType, "inputs": cel.ObjectType("the inputs")}
 	for _, b := range s.Branches() {
@@ -155,7 +229,7 @@ func (w *world) gate(c *workflows.Catalog, s *workflows.State) *scope {
 			vars[b.Name] = cel.ObjectType("branch " + s.Name + " " + b.Name)
 		}
 	}
-	return &scope{env: extend(sh, vars), shapes: sh, position: "gate", names: keys(vars)}
+	return &scope{env: extend(sh, vars), vars: vars, shapes: sh, position: "gate", names: keys(vars)}
 }
 
 func keys(vars map[string]*cel.Type) map[string]bool {
@@ -171,16 +245,24 @@ func fixed(position string, vars map[string]*cel.Type) func() *scope {
 	return sync.OnceValue(func() *scope {
 		vars["now"] = cel.TimestampType
 		sh := newShapes(baseEnv().CELTypeProvider())
-		return &scope{env: extend(sh, vars), shapes: sh, position: position, names: keys(vars)}
+		return &scope{env: extend(sh, vars), vars: vars, shapes: sh, position: position, names: keys(vars)}
 	})
 }
 
 var (
 	triggerScope = fixed("a trigger", map[string]*cel.Type{"event": cel.DynType})
 	retryScope   = fixed("retry.when", map[string]*cel.Type{"error": errorType, "attempt": cel.IntType})
-	requireScope = fixed("an environment's rule", map[string]*cel.Type{
-		"approvals": cel.ListType(decisionType), "rejections": cel.ListType(decisionType),
-		"run": runType, "artifact": artifactType, "env": envType})
+	requireScope = fixed("an environment's rule", ruleVars())
+	policyScope  = fixed("a policy's rule", ruleVars())
+
+	analysisScope = fixed("an analysis", map[string]*cel.Type{"value": cel.DoubleType, "samples": cel.ListType(cel.DoubleType),
+		"baseline": cel.DoubleType, "elapsed": cel.DurationType})
 	templateScope = fixed("a template", map[string]*cel.Type{
 		"run": runType, "state": cel.StringType, "outcome": cel.StringType, "inputs": cel.DynType, "why": whyType})
 )
+
+// ruleVars are the names of rules that environments and policies require.
+func ruleVars() map[string]*cel.Type {
+	return map[string]*cel.Type{"approvals": cel.ListType(decisionType), "rejections": cel.ListType(decisionType),
+		"run": runType, "artifact": artifactType, "env": envType, "attestations": cel.ListType(cel.MapType(cel.StringType, cel.DynType))}
+}

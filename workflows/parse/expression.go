@@ -1,11 +1,13 @@
 package parse
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"cel.dev/cel-go/cel"
@@ -25,7 +27,10 @@ const (
 )
 
 // condition compiles an expression that must be true or false.
-func (c *compiler) condition(e *workflows.Expr, sc *scope, path string) {
+func (c *compiler) condition(e *workflows.Expr, sc *scope, path string) { c.typed(e, sc, path, "bool") }
+
+// typed compiles an expression that must give a value of a type.
+func (c *compiler) typed(e *workflows.Expr, sc *scope, path string, want workflows.Type) {
 	if e == nil {
 		return
 	}
@@ -33,7 +38,7 @@ func (c *compiler) condition(e *workflows.Expr, sc *scope, path string) {
 	if n == nil {
 		return // it could not be read: a problem says so
 	}
-	if p := c.expression(n, 0, e.Source, sc, path, "bool"); p != nil {
+	if p := c.expression(n, 0, e.Source, sc, path, want); p != nil {
 		e.Program = p
 	}
 }
@@ -61,8 +66,9 @@ func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope
 			if i == 5 {
 				break // one slip can make many
 			}
-			code, message, hint := sc.explain(e.Message)
-			at.fault(runeOffset(source, e.Location.Line(), e.Location.Column()), code, message, hint)
+			place := runeOffset(source, e.Location.Line(), e.Location.Column())
+			code, message, hint := sc.explain(e.Message, source[min(place, len(source)):])
+			at.fault(place, code, message, hint)
 		}
 		return nil
 	}
@@ -74,7 +80,7 @@ func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope
 	if len(c.unit.dec.problems) > before {
 		return nil
 	}
-	return newProgram(sc.env, checked)
+	return newProgram(sc, checked)
 }
 
 // compile compiles each expression of a document once for each environment:
@@ -142,11 +148,14 @@ var (
 	overload   = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '(.*)'$`)
 )
 
-// explain puts an error of the CEL compiler into words for people who write
-// workflows.
-func (sc *scope) explain(message string) (code, text, hint string) {
+// explain puts an error of the CEL compiler, which is about the beginning of
+// source, into words for people who write workflows.
+func (sc *scope) explain(message, source string) (code, text, hint string) {
 	if m := undeclared.FindStringSubmatch(message); m != nil {
-		return "unknown-name", fmt.Sprintf("%s is not known in %s", m[1], sc.position), sc.hint(m[1])
+		if shownAs(m[1]) == m[1] && (strings.HasPrefix(source, "(") || strings.HasPrefix(source, m[1]+"(")) {
+			return "unknown-function", "there is no function " + m[1], meantFunction(m[1])
+		}
+		return "unknown-name", fmt.Sprintf("%s is not known in %s", shownAs(m[1]), sc.position), sc.hint(m[1])
 	}
 	if m := undefined.FindStringSubmatch(message); m != nil {
 		if near := workflows.Nearest(m[1], sc.shapes.fieldNames()); near != "" && near != m[1] {
@@ -156,7 +165,11 @@ func (sc *scope) explain(message string) (code, text, hint string) {
 	}
 	if m := overload.FindStringSubmatch(message); m != nil {
 		name := strings.Trim(m[1], "_@")
-		return "cel-type", fmt.Sprintf("%s does not apply to %s", name, m[2]), ""
+		what := m[2]
+		if target, args, member := strings.Cut(what, ".("); member {
+			what = strings.TrimSuffix(target+" with ("+args, " with ()")
+		}
+		return "cel-type", fmt.Sprintf("%s does not apply to %s", name, what), ""
 	}
 	if rest, ok := strings.CutPrefix(message, "Syntax error: "); ok {
 		rest, _, _ = strings.Cut(rest, " expecting ")
@@ -168,12 +181,33 @@ func (sc *scope) explain(message string) (code, text, hint string) {
 	return "cel-type", message, ""
 }
 
+// meantFunction guesses which function was meant.
+func meantFunction(name string) string {
+	if near := workflows.Nearest(name, functionNames()); near != "" {
+		return "did you mean " + near + "()?"
+	}
+	return ""
+}
+
+// functionNames lists what can be called, macros included.
+var functionNames = sync.OnceValue(func() []string {
+	var names []string
+	for name := range baseEnv().Functions() {
+		if name[0] >= 'a' && name[0] <= 'z' {
+			names = append(names, name)
+		}
+	}
+	for _, macro := range baseEnv().Macros() {
+		names = append(names, macro.Function())
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+})
+
 func (sc *scope) hint(name string) string {
 	known := slices.Sorted(maps.Keys(sc.names))
 	for i := range known {
-		if known[i] == visitsName {
-			known[i] = "visits()"
-		}
+		known[i] = shownAs(known[i])
 	}
 	if near := workflows.Nearest(name, known); near != "" && near != name {
 		return "did you mean " + near + "?"
@@ -186,25 +220,41 @@ type inspection struct {
 	at      placer
 	sc      *scope
 	checked *ast.AST
+
+	bound map[int64]bool // the identifiers that macros bind, and whether they are roles
 }
 
 func (in *inspection) run() {
 	in.names(in.checked.Expr())
+	in.bound = map[int64]bool{}
 	ast.PreOrderVisit(in.checked.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() != ast.CallKind {
-			return
-		}
-		switch call := e.AsCall(); call.FunctionName() {
-		case operators.Equals, operators.NotEquals, operators.In:
-			in.words(call.Args()[0], call.Args()[1])
-			in.words(call.Args()[1], call.Args()[0])
-			in.division(e)
-		case operators.Less, operators.LessEquals, operators.Greater, operators.GreaterEquals:
-			in.division(e)
-		case operators.OptIndex:
-			in.words(call.Args()[0], call.Args()[1]) // visits("state")
+		switch e.Kind() {
+		case ast.ComprehensionKind:
+			in.bind(e)
+		case ast.CallKind:
+			in.call(e)
 		}
 	}))
+}
+
+func (in *inspection) call(e ast.Expr) {
+	call := e.AsCall()
+	args := call.Args()
+	switch call.FunctionName() {
+	case operators.Equals, operators.NotEquals, operators.In:
+		in.words(args[0], args[1])
+		in.words(args[1], args[0])
+		in.roles(args[0], args[1])
+		in.roles(args[1], args[0])
+		in.division(e)
+	case operators.Less, operators.LessEquals, operators.Greater, operators.GreaterEquals:
+		in.division(e)
+	case operators.OptIndex:
+		in.words(args[0], args[1]) // visits("state")
+	case "sets.contains", "sets.intersects", "sets.equivalent":
+		in.roles(args[0], args[1])
+		in.roles(args[1], args[0])
+	}
 }
 
 func (in *inspection) fault(e ast.Expr, code, message, hint string) {
@@ -232,29 +282,81 @@ func (in *inspection) names(e ast.Expr) {
 
 // unknown reports a name at its first use.
 func (in *inspection) unknown(root ast.Expr, name string) {
-	shown := name
-	if name == visitsName {
-		shown = "visits()"
-	}
 	place := root
 	ast.PreOrderVisit(root, ast.NewExprVisitor(func(e ast.Expr) {
 		if place == root && e.Kind() == ast.IdentKind && e.AsIdent() == name {
 			place = e
 		}
 	}))
-	in.fault(place, "unknown-name", fmt.Sprintf("%s is not known in %s", shown, in.sc.position), in.sc.hint(name))
+	in.fault(place, "unknown-name", fmt.Sprintf("%s is not known in %s", shownAs(name), in.sc.position), in.sc.hint(name))
 }
+
+// countedBy says what functions are about.
+var countedBy = map[string]string{visitsName: "state", enteredName: "state", approvedName: "approval", outcomeName: "outcome of a run"}
 
 // words refuses the comparison of a name that stands for one of a few words
 // with a word that it can never be: it would be false for ever.
 func (in *inspection) words(subject, with ast.Expr) {
-	if subject.Kind() != ast.IdentKind {
+	if _, bound := in.bound[subject.ID()]; bound || subject.Kind() != ast.IdentKind {
 		return
 	}
-	words := in.sc.words[subject.AsIdent()]
-	if words == nil {
-		return
+	if words := in.sc.words[subject.AsIdent()]; words != nil && in.sc.names[subject.AsIdent()] {
+		in.oneOf(cmp.Or(countedBy[subject.AsIdent()], subject.AsIdent()), words, with)
 	}
+}
+
+// roles refuses roles that nobody can hold, beside the roles of a decision.
+func (in *inspection) roles(subject, with ast.Expr) {
+	if words := in.at.c.roles(); len(words) > 0 && in.isRoles(subject) {
+		in.oneOf("role", words, with)
+	}
+}
+
+// isRoles reports whether an expression gives the roles of a decision, or one of them.
+func (in *inspection) isRoles(e ast.Expr) bool {
+	switch e.Kind() {
+	case ast.SelectKind:
+		of := in.checked.GetType(e.AsSelect().Operand().ID())
+		return e.AsSelect().FieldName() == "roles" && of != nil && of.TypeName() == decisionType.TypeName()
+	case ast.IdentKind:
+		return in.bound[e.ID()]
+	case ast.CallKind:
+		return e.AsCall().FunctionName() == operators.Index && in.isRoles(e.AsCall().Args()[0])
+	}
+	return false
+}
+
+// bind notes what the names that a macro gives stand for. Macros are seen from
+// the outside in, so that of two with one name the inner one counts.
+func (in *inspection) bind(e ast.Expr) {
+	c := e.AsComprehension()
+	role := in.isRoles(c.IterRange())
+	visitor := ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() == ast.IdentKind && (e.AsIdent() == c.IterVar() || c.HasIterVar2() && e.AsIdent() == c.IterVar2()) {
+			in.bound[e.ID()] = role
+		}
+	})
+	ast.PreOrderVisit(c.LoopCondition(), visitor)
+	ast.PreOrderVisit(c.LoopStep(), visitor)
+}
+
+// meantWord is the hint for a word that is none of the words.
+func meantWord(word string, words []string) string {
+	words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "" })
+	if near := workflows.Nearest(word, words); near != "" {
+		return "did you mean " + near + "?"
+	}
+	if len(words) == 0 {
+		return "there are none"
+	}
+	if len(words) > 12 {
+		words = append(words[:12], "…")
+	}
+	return "one of " + strings.Join(words, ", ")
+}
+
+// oneOf refuses text literals that are none of the words.
+func (in *inspection) oneOf(what string, words []string, with ast.Expr) {
 	literals := []ast.Expr{with}
 	if with.Kind() == ast.ListKind {
 		literals = with.AsList().Elements()
@@ -264,15 +366,7 @@ func (in *inspection) words(subject, with ast.Expr) {
 		if !ok || slices.Contains(words, word) {
 			continue
 		}
-		hint := "one of " + strings.Join(words, ", ")
-		if near := workflows.Nearest(word, words); near != "" {
-			hint = "did you mean " + near + "?"
-		}
-		what := subject.AsIdent()
-		if what == visitsName {
-			what = "state"
-		}
-		in.fault(literal, "unknown-word", fmt.Sprintf("there is no %s %q", what, word), hint)
+		in.fault(literal, "unknown-word", fmt.Sprintf("there is no %s %q", what, word), meantWord(word, words))
 	}
 }
 

@@ -75,13 +75,13 @@ func (d *decoder) unknownKey(parent, key *yaml.Node, t reflect.Type, path string
 }
 
 // exprKeys are the keys that hold CEL.
-var exprKeys = []string{"when", "require", "warn", "rule", "expression", "reject", "auto", "pass", "fail", "until", "never"}
+var exprKeys = []string{"when", "require", "warn", "rule", "expression", "reject", "auto", "pass", "fail", "until", "never", "in"}
 
 func isExprKey(key string) bool { return slices.Contains(exprKeys, key) }
 
 const quoteHint = "write the expression in quotes, or on the next line after >-"
 
-var exprLine = regexp.MustCompile(`(?:^|[\s{,-])(?:when|require|warn|rule|expression|reject|auto|pass|fail|until|never)\s*:\s*[^\s>|'{]`)
+var exprLine = regexp.MustCompile(`(?:^|[\s{,-])(?:when|require|warn|rule|expression|reject|auto|pass|fail|until|never|in)\s*:\s*[^\s>|'{]`)
 
 // syntaxHint says what to do about a line that YAML cannot read.
 func syntaxHint(line string) string {

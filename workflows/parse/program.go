@@ -5,9 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
-	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -22,21 +20,22 @@ const CostLimit = 1_000_000
 // that each has its limits. The expression is checked when the program is made
 // and planned when it is first evaluated: most of what is checked never runs.
 type program struct {
-	plan  func() (cel.Program, error)
-	refs  [][]string
-	times [][]string // what of refs holds timestamps
+	plan func() (planned, error)
+	refs [][]string
 }
 
-func newProgram(env *cel.Env, checked *cel.Ast) *program {
+// planned is a program that can be evaluated.
+type planned struct {
+	cel.Program
+	stored []restoration
+}
+
+func newProgram(sc *scope, checked *cel.Ast) *program {
 	out := &program{refs: refsOf(checked.NativeRep().Expr())}
-	out.plan = sync.OnceValues(func() (cel.Program, error) {
-		return env.Program(checked, cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
+	out.plan = sync.OnceValues(func() (planned, error) {
+		p, err := sc.env.Program(checked, cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
+		return planned{p, sc.restorations(out.refs)}, err
 	})
-	for _, path := range out.refs {
-		if holdsTime(path) {
-			out.times = append(out.times, path)
-		}
-	}
 	return out
 }
 
@@ -50,80 +49,15 @@ func (p *program) Eval(ctx context.Context, scope map[string]any) (v any, err er
 			v, err = nil, fmt.Errorf("evaluation panicked: %v", r)
 		}
 	}()
-	planned, err := p.plan()
+	ready, err := p.plan()
 	if err != nil {
 		return nil, err
 	}
-	out, _, err := planned.ContextEval(ctx, p.withTimes(scope))
+	out, _, err := ready.ContextEval(ctx, restored(scope, ready.stored))
 	if err != nil {
 		return nil, err
 	}
 	return plain(out)
-}
-
-// holdsTime reports whether a path leads to timestamps or holds them below.
-func holdsTime(path []string) bool {
-	switch path[0] {
-	case "now", "approvals", "rejections":
-		return true
-	case "run":
-		return len(path) == 1 || path[1] == "startedAt"
-	}
-	return false
-}
-
-// withTimes gives the scope with timestamps as such, where it was stored as
-// JSON and holds them as text. The scope of the caller stays as it is.
-func (p *program) withTimes(scope map[string]any) map[string]any {
-	if len(p.times) == 0 {
-		return scope
-	}
-	out := make(map[string]any, len(scope))
-	for k, v := range scope {
-		out[k] = v
-	}
-	for _, path := range p.times {
-		if _, ok := out[path[0]]; !ok {
-			continue
-		}
-		switch path[0] {
-		case "now":
-			out["now"] = asTime(out["now"])
-		case "run":
-			out["run"] = withTime(out["run"], "startedAt")
-		default:
-			if list, ok := out[path[0]].([]any); ok {
-				list = slices.Clone(list)
-				for i := range list {
-					list[i] = withTime(list[i], "at")
-				}
-				out[path[0]] = list
-			}
-		}
-	}
-	return out
-}
-
-func asTime(v any) any {
-	if s, ok := v.(string); ok {
-		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-			return t
-		}
-	}
-	return v
-}
-
-func withTime(v any, key string) any {
-	m, ok := v.(map[string]any)
-	if _, text := m[key].(string); !ok || !text {
-		return v
-	}
-	out := make(map[string]any, len(m))
-	for k, x := range m {
-		out[k] = x
-	}
-	out[key] = asTime(m[key])
-	return out
 }
 
 // plain turns a CEL value into plain Go.
