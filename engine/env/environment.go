@@ -33,14 +33,10 @@ type Transition struct {
 
 // Environment is the state of an environment.
 type Environment struct {
-	Name     string             `json:"name"`
-	Now      int64              `json:"t"`
-	Last     int64              `json:"last"` // number of the newest grant
-	Holder   *Holder            `json:"holder,omitempty"`
-	Queue    []Holder           `json:"queue,omitempty"` // first in, first out
+	Name string `json:"name"`
+	Now  int64  `json:"t"`
+	Line
 	Deployed *record.Deployment `json:"deployed,omitempty"`
-	Outbox   []record.Send      `json:"outbox,omitempty"`
-	Sent     int64              `json:"sent,omitempty"`
 	Seen     []Seen             `json:"seen,omitempty"` // people's commands, while they could be repeated
 }
 
@@ -56,17 +52,6 @@ type Seen struct {
 // none is valid longer.
 const remember = 15 * 60 * 1000
 
-// Holder is a run that has the environment, or waits for it.
-type Holder struct {
-	Run   string `json:"run"`
-	State string `json:"state,omitempty"`
-	Grant int64  `json:"grant,omitempty"`
-	Since int64  `json:"since"` // milliseconds
-	// Again says that the run asked once more before it answered its grant:
-	// if it does not take that one, it still waits.
-	Again bool `json:"again,omitempty"`
-}
-
 // LoadEnvironment reads a state from a record.
 func LoadEnvironment(p []byte) (*Environment, error) {
 	var e Environment
@@ -79,7 +64,7 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 	e := &Environment{Name: name}
 	if prev != nil {
 		e = new(*prev)
-		e.Queue, e.Outbox = slices.Clone(prev.Queue), slices.Clone(prev.Outbox)
+		e.Line = prev.Line.copied()
 	}
 	e.Now = max(now, e.Now)
 	e.Seen = slices.DeleteFunc(slices.Clone(e.Seen), func(s Seen) bool { return s.Until < e.Now })
@@ -97,7 +82,7 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 			skip(events.StatusAlready, "", "")
 		}
 	case record.InEnvRelease:
-		if !e.release(in.Release, t, v) {
+		if !e.release(in.Release) {
 			skip(events.StatusStale, "", "the run does not hold this environment")
 		}
 	case record.InEnvFree:
@@ -112,7 +97,7 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 		e.free(cat, in, t, v)
 		e.Seen = append(e.Seen, Seen{ID: in.ID, By: in.By, Until: e.Now + remember, Answer: t.Answer})
 	case record.InSendAnswer:
-		if !e.answered(in.Sent) {
+		if !e.answered(in.Sent, e.Now, environmentGrant) {
 			skip(events.StatusAlready, "", "")
 		}
 	default:
@@ -126,38 +111,24 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 
 // request puts a run at the end of the queue; false when it is known already.
 func (e *Environment) request(r *record.EnvRequest) bool {
-	if slices.ContainsFunc(e.Queue, func(h Holder) bool { return h.Run == r.Run }) {
-		return false
-	}
-	if h := e.Holder; h != nil && h.Run == r.Run {
-		if h.Again || !e.unanswered(h.Grant) {
-			return false
-		}
-		e.Holder = new(*h)
-		e.Holder.Again = true
-		return true
-	}
-	e.Queue = append(e.Queue, Holder{Run: r.Run, State: r.State, Since: e.Now})
-	return true
+	return e.ask(r.Run, r.State, e.Now, environmentGrant)
 }
 
-// unanswered reports whether a run has not said yet that it takes a grant.
-func (e *Environment) unanswered(grant int64) bool {
-	return slices.ContainsFunc(e.Outbox, func(m record.Send) bool { return m.Input.Granted != nil && m.Input.Granted.Grant == grant })
+// environmentGrant finds the grant that a message of an environment gives.
+func environmentGrant(in *record.Input) (int64, bool) {
+	if in.Granted == nil {
+		return 0, false
+	}
+	return in.Granted.Grant, true
 }
 
 // release takes the lock from its holder, or a request out of the queue.
-func (e *Environment) release(r *record.EnvRelease, t *Transition, v int64) bool {
-	if e.Holder == nil || e.Holder.Run != r.Run || e.Holder.Grant != r.Grant {
-		n := len(e.Queue)
-		e.Queue = slices.DeleteFunc(e.Queue, func(h Holder) bool { return h.Run == r.Run && r.Grant == 0 })
-		return len(e.Queue) < n
-	}
-	if r.Deployed != nil {
+func (e *Environment) release(r *record.EnvRelease) bool {
+	held, ok := e.give(r.Run, r.Grant)
+	if held && r.Deployed != nil {
 		e.Deployed = r.Deployed
 	}
-	e.Holder = nil
-	return true
+	return ok
 }
 
 // free lets a person decide that the holder, which has ended without knowing
@@ -180,51 +151,17 @@ func (e *Environment) free(cat *workflows.Catalog, in record.Input, t *Transitio
 	default:
 		t.Events = append(t.Events, record.Emitted{Type: events.EnvironmentReleased,
 			Data: events.Happening{Environment: e.Name, Grant: e.Holder.Grant, Run: e.Holder.Run, By: in.By, Reason: "freed by hand", Record: v}})
-		e.send(e.Holder.Run, record.Input{Kind: record.InFreed, Freed: &record.Granted{Environment: e.Name, Grant: e.Holder.Grant}})
+		e.tell(e.Holder.Run, record.Input{Kind: record.InFreed, Freed: &record.Granted{Environment: e.Name, Grant: e.Holder.Grant}})
 		e.Holder = nil
 	}
 }
 
-// answered takes a run's answer to its grant: one that does not take it does
-// not hold it.
-func (e *Environment) answered(sent *record.Sent) bool {
-	i := slices.IndexFunc(e.Outbox, func(m record.Send) bool { return m.Input.ID == sent.ID })
-	if i < 0 {
-		return false
-	}
-	m := e.Outbox[i]
-	e.Outbox = slices.Delete(e.Outbox, i, i+1)
-	taken := sent.Status == events.StatusApplied || sent.Status == events.StatusAlready
-	if h := e.Holder; !taken && h != nil && m.Input.Granted != nil && h.Grant == m.Input.Granted.Grant {
-		e.Holder = nil
-		if h.Again {
-			e.Queue = append(e.Queue, Holder{Run: h.Run, State: h.State, Since: e.Now})
-		}
-	}
-	return true
-}
-
-// send tells a run something, until it answers.
-func (e *Environment) send(run string, in record.Input) {
-	e.Sent++
-	in.ID, in.By = record.Derive("send", "env", e.Name, e.Sent), "environment:"+e.Name
-	e.Outbox = append(e.Outbox, record.Send{To: record.Run, ID: run, Input: in})
-}
+// tell tells a run something, until it answers.
+func (e *Environment) tell(run string, in record.Input) { e.send(record.Environment, e.Name, run, in) }
 
 // grantNext gives a free environment to the run that has waited longest.
 func (e *Environment) grantNext() {
-	if e.Holder != nil || len(e.Queue) == 0 {
-		return
+	if h := e.next(e.Now); h != nil {
+		e.tell(h.Run, record.Input{Kind: record.InGranted, Granted: &record.Granted{Environment: e.Name, Grant: h.Grant}})
 	}
-	e.Last++
-	e.Holder = new(e.Queue[0])
-	e.Queue = e.Queue[1:]
-	e.Holder.Grant, e.Holder.Since = e.Last, e.Now
-	e.send(e.Holder.Run, record.Input{Kind: record.InGranted, Granted: &record.Granted{Environment: e.Name, Grant: e.Last}})
-}
-
-// Place is where a run stands in the queue, 1 for the next one; 0 when it
-// does not wait.
-func (e *Environment) Place(run string) int {
-	return 1 + slices.IndexFunc(e.Queue, func(h Holder) bool { return h.Run == run })
 }
