@@ -42,6 +42,7 @@ var baseEnv = sync.OnceValue(func() *cel.Env {
 		cel.DefaultUTCTimeZone(true),
 		cel.CrossTypeNumericComparisons(true),
 		cel.ExtendedValidations(),
+		cel.EnableMacroCallTracking(), // explanations show macros as they were written
 		cel.ParserExpressionSizeLimit(64<<10),
 		cel.ParserRecursionLimit(100),
 		ext.Strings(ext.StringsVersion(5)), ext.Lists(), ext.Sets(), ext.Math(), ext.Bindings(),

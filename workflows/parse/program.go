@@ -16,12 +16,13 @@ import (
 // CostLimit is what one evaluation may cost at most, in CEL's cost units.
 const CostLimit = 1_000_000
 
-// program is a compiled expression. It is the only maker of CEL programs, so
-// that each has its limits. The expression is checked when the program is made
-// and planned when it is first evaluated: most of what is checked never runs.
+// program is a compiled expression. The expression is checked when the program
+// is made and planned when it is first evaluated or explained: most of what is
+// checked never runs.
 type program struct {
-	plan func() (planned, error)
-	refs [][]string
+	plan    func() (planned, error)
+	explain func() (*explained, error)
+	refs    [][]string
 }
 
 // planned is a program that can be evaluated.
@@ -32,11 +33,22 @@ type planned struct {
 
 func newProgram(sc *scope, checked *cel.Ast) *program {
 	out := &program{refs: refsOf(checked.NativeRep().Expr())}
-	out.plan = sync.OnceValues(func() (planned, error) {
-		p, err := sc.env.Program(checked, cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
-		return planned{p, sc.restorations(out.refs)}, err
+	out.plan = sync.OnceValues(func() (planned, error) { return sc.planned(checked, out.refs) })
+	out.explain = sync.OnceValues(func() (*explained, error) {
+		tracking, err := sc.planned(checked, out.refs, cel.OptTrackState)
+		if err != nil {
+			return nil, err
+		}
+		partial, err := sc.planned(checked, out.refs, cel.OptTrackState, cel.OptPartialEval)
+		return &explained{env: sc.env, checked: checked, tracking: tracking, partial: partial}, err
 	})
 	return out
+}
+
+// planned is the only maker of CEL programs, so that each has its limits.
+func (sc *scope) planned(checked *cel.Ast, refs [][]string, how ...cel.EvalOption) (planned, error) {
+	p, err := sc.env.Program(checked, cel.EvalOptions(how...), cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
+	return planned{p, sc.restorations(refs)}, err
 }
 
 func (p *program) Refs() [][]string { return p.refs }
