@@ -13,7 +13,7 @@ revision = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 version = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist check test race fuzz docker demo clean
+.PHONY: help build dist check test race fuzz corpus docker demo clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,8 +51,15 @@ race: ## the core under the race detector, short form
 fuzz: ## every fuzz target for FUZZTIME (20s)
 	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r dir; do \
 		grep -ho '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go | cut -c6- | while read -r target; do \
-			echo "$$dir $$target"; $(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$dir" || exit 1; \
+			echo "$$dir $$target"; $(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=100x "$$dir" || exit 1; \
 		done || exit 1; \
+	done
+
+corpus: ## keep the smallest of what fuzzing found on this machine, beside its tests
+	@from=$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m); cd "$$from" && find . -type d -name 'Fuzz*' | while read -r dir; do \
+		to="$(CURDIR)/$${dir%/*}/testdata/fuzz/$${dir##*/}"; mkdir -p "$$to"; \
+		find "$$dir" -type f -size -3 -printf '%s %p\n' | sort -n | head -40 | while read -r _ file; do cp "$$file" "$$to/"; done; \
+		echo "$$to: $$(ls "$$to" | wc -l)"; \
 	done
 
 demo: ## the whole story on this machine, in a minute
