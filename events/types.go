@@ -33,7 +33,10 @@ const (
 	ApprovalRequested = "dev.penstock.approval.requested.v1" // State, Environments, Missing, Content, Deadline
 	ApprovalDecided   = "dev.penstock.approval.decided.v1"   // State, By, Roles, Decision, Comment, Missing
 	ApprovalRefused   = "dev.penstock.approval.refused.v1"   // State, By, Decision, Reason: it does not count
-	ApprovalClosed    = "dev.penstock.approval.closed.v1"    // State, Outcome
+	ApprovalStale     = "dev.penstock.approval.stale.v1"     // State, By, Reasons: what changed, Content: what there is now
+	ApprovalReminded  = "dev.penstock.approval.reminded.v1"  // State, Missing, Content, Deadline
+	ApprovalEscalated = "dev.penstock.approval.escalated.v1" // State, Roles: who is told, Missing, Content, By where a person did it
+	ApprovalClosed    = "dev.penstock.approval.closed.v1"    // State, Outcome, Reason
 
 	CommandRefused = "dev.penstock.command.refused.v1" // By, Reason: a cancel or other command that was not allowed
 
@@ -41,6 +44,11 @@ const (
 	EnvironmentQueued   = "dev.penstock.environment.queued.v1"   // State, Environment
 	EnvironmentDeployed = "dev.penstock.environment.deployed.v1" // State, Environment, Grant, Artifact, URL
 	EnvironmentReleased = "dev.penstock.environment.released.v1" // Environment, Grant
+	EnvironmentClosed   = "dev.penstock.environment.closed.v1"   // State, Environment, Reason, Deadline: when it opens, as far as known
+	EnvironmentOpened   = "dev.penstock.environment.opened.v1"   // State, Environment: a run that waited for it goes on
+	EnvironmentHeld     = "dev.penstock.environment.held.v1"     // Environment, By, Reason, Deadline
+	EnvironmentUnheld   = "dev.penstock.environment.unheld.v1"   // Environment, By, Reason
+	GlassBroken         = "dev.penstock.glass.broken.v1"         // Environment, By, Reason, ReviewBy
 
 	EventMatched = "dev.penstock.event.matched.v1" // Cause, Runs, Reasons
 	EventIgnored = "dev.penstock.event.ignored.v1" // Cause, Reasons: why nothing matched
@@ -56,8 +64,9 @@ const (
 // Types lists every type above, in the order of the documentation.
 func Types() []string {
 	return []string{RunStarted, RunFinished, RunHeld, RunAuthors, StateEntered, StateLeft, TaskQueued, TaskStarted, TaskFinished,
-		TaskRetrying, TaskRefused, GateEvaluated, ApprovalRequested, ApprovalDecided, ApprovalRefused, ApprovalClosed,
-		CommandRefused, EnvironmentGranted, EnvironmentQueued, EnvironmentDeployed, EnvironmentReleased, EventMatched,
+		TaskRetrying, TaskRefused, GateEvaluated, ApprovalRequested, ApprovalDecided, ApprovalRefused, ApprovalStale, ApprovalReminded, ApprovalEscalated, ApprovalClosed,
+		CommandRefused, EnvironmentGranted, EnvironmentQueued, EnvironmentDeployed, EnvironmentReleased,
+		EnvironmentClosed, EnvironmentOpened, EnvironmentHeld, EnvironmentUnheld, GlassBroken, EventMatched,
 		EventIgnored, EventRefused, DefinitionApplied, DefinitionRefused, Notification, NotificationFailed}
 }
 
@@ -99,6 +108,7 @@ type Happening struct {
 	Missing     []string   `json:"missing,omitempty"` // what an approval still needs, in words
 	Content     string     `json:"content,omitempty"` // digest of what an approval is bound to; send it with the decision
 	Deadline    *time.Time `json:"deadline,omitempty"`
+	ReviewBy    *time.Time `json:"reviewBy,omitempty"` // until when somebody else must have looked at it
 
 	Environment  string   `json:"environment,omitempty"`
 	Environments []string `json:"environments,omitempty"`

@@ -7,6 +7,11 @@
 // says it deployed is remembered. A run that ended without knowing what it
 // left there keeps the lock until a person frees it; the run is told.
 //
+// It grants nothing while its windows are closed or a person holds it, except
+// to a run for which the glass was broken. Runs that want to know are told
+// whether it is open, and again whenever that changes. It remembers which
+// artifacts succeeded in it, and answers who asks.
+//
 // An event is recorded once, by source and id, with the definitions that were
 // looked at, the runs that it starts, or why it starts none.
 package env
@@ -38,6 +43,12 @@ type Environment struct {
 	Line
 	Deployed *record.Deployment `json:"deployed,omitempty"`
 	Seen     []Seen             `json:"seen,omitempty"` // people's commands, while they could be repeated
+
+	Holds     []Hold         `json:"holds,omitempty"`     // what keeps everything out, oldest first
+	Lookers   []Looker       `json:"lookers,omitempty"`   // runs that want to know whether it is open
+	Succeeded []Success      `json:"succeeded,omitempty"` // artifacts that succeeded here, newest first
+	Asked     []record.Proof `json:"asked,omitempty"`     // what runs want to know to have succeeded here, and has not yet
+	NextAt    int64          `json:"next,omitempty"`      // when it wants a timer input, in milliseconds
 }
 
 // Seen is a command of a person that was answered.
@@ -65,6 +76,7 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 	if prev != nil {
 		e = new(*prev)
 		e.Line = prev.Line.copied()
+		e.Holds, e.Lookers, e.Asked = slices.Clone(prev.Holds), slices.Clone(prev.Lookers), slices.Clone(prev.Asked)
 	}
 	e.Now = max(now, e.Now)
 	e.Seen = slices.DeleteFunc(slices.Clone(e.Seen), func(s Seen) bool { return s.Until < e.Now })
@@ -85,7 +97,7 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 		if !e.release(in.Release) {
 			skip(events.StatusStale, "", "the run does not hold this environment")
 		}
-	case record.InEnvFree:
+	case record.InEnvFree, record.InEnvHold, record.InEnvUnhold:
 		if i := slices.IndexFunc(e.Seen, func(s Seen) bool { return s.ID == in.ID && s.By == in.By }); i >= 0 {
 			a := e.Seen[i].Answer
 			if a.Status == events.StatusApplied {
@@ -94,24 +106,55 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 			skip(a.Status, a.Code, a.Reason)
 			break
 		}
-		e.free(cat, in, t, v)
+		e.command(cat, in, t, v)
 		e.Seen = append(e.Seen, Seen{ID: in.ID, By: in.By, Until: e.Now + remember, Answer: t.Answer})
 	case record.InSendAnswer:
+		e.lost(in.Sent)
 		if !e.answered(in.Sent, e.Now, environmentGrant) {
 			skip(events.StatusAlready, "", "")
+		}
+	case record.InEnvLook:
+		if !e.look(in.Request) {
+			skip(events.StatusAlready, "", "")
+		}
+	case record.InEnvProve:
+		if !e.prove(in.Proof) {
+			skip(events.StatusAlready, "", "")
+		}
+	case record.InTimer:
+		if e.NextAt == 0 || e.NextAt > e.Now {
+			skip(events.StatusStale, "", "no deadline has passed")
 		}
 	default:
 		skip(events.StatusError, events.CodeInvalid, fmt.Sprintf("an environment does not take %q", in.Kind))
 	}
 	if t.Record {
-		e.grantNext()
+		e.endHolds(t, v)
+		d := e.Door(cat.Environments[name])
+		e.grantNext(d.Open)
+		e.announce(cat.Environments[name], d)
 	}
 	return *t
 }
 
 // request puts a run at the end of the queue; false when it is known already.
+// A run that has looked and now asks is told as one that waits.
 func (e *Environment) request(r *record.EnvRequest) bool {
-	return e.ask(r.Run, r.State, e.Now, environmentGrant)
+	told := e.forget(r.Run)
+	asked := e.ask(r.Run, r.State, e.Now, environmentGrant)
+	for i := range e.Queue {
+		q := &e.Queue[i]
+		if q.Run != r.Run {
+			continue
+		}
+		broken := r.Glass && !q.Glass
+		q.Glass = q.Glass || r.Glass
+		if asked {
+			q.Told = told
+		}
+		return asked || broken
+	}
+	return asked
 }
 
 // environmentGrant finds the grant that a message of an environment gives.
@@ -127,41 +170,56 @@ func (e *Environment) release(r *record.EnvRelease) bool {
 	held, ok := e.give(r.Run, r.Grant)
 	if held && r.Deployed != nil {
 		e.Deployed = r.Deployed
+		e.succeed(r.Deployed)
 	}
-	return ok
+	looked := r.Grant == 0 && e.forget(r.Run) != ""
+	return ok || looked
 }
 
-// free lets a person decide that the holder, which has ended without knowing
-// what it left here, does not hold the environment any more.
-func (e *Environment) free(cat *workflows.Catalog, in record.Input, t *Transition, v int64) {
+// command does what a person asks for, or refuses it and says why.
+func (e *Environment) command(cat *workflows.Catalog, in record.Input, t *Transition, v int64) {
 	roles := cat.RolesOf(in.By, in.Groups...)
 	if in.Admin {
 		roles = append(roles, workflows.AdministratorR)
 	}
-	refused := func(code, reason string) {
+	action, what, do := workflows.ActEnvHold, "hold the environment "+e.Name, e.hold
+	switch in.Kind {
+	case record.InEnvFree:
+		action, what, do = workflows.ActEnvFree, "free the environment "+e.Name, e.free
+	case record.InEnvUnhold:
+		what, do = "take holds of the environment "+e.Name+" away", e.unhold
+	}
+	code, reason := events.CodeDenied, in.By+" may not "+what
+	if cat.Allows(roles, action, "") {
+		code, reason = events.CodeConflict, do(in, t, v)
+	}
+	if reason != "" {
 		t.Answer = record.Answer{Status: events.StatusRefused, Code: code, Reason: reason}
-		t.Events = append(t.Events, record.Emitted{Type: events.CommandRefused,
-			Data: events.Happening{Environment: e.Name, By: in.By, Reason: reason, Record: v}})
+		e.happened(t, v, events.CommandRefused, in.By, reason, 0)
 	}
-	switch {
-	case !cat.Allows(roles, workflows.ActEnvFree, ""):
-		refused(events.CodeDenied, in.By+" may not free the environment "+e.Name)
-	case e.Holder == nil:
-		refused(events.CodeConflict, "nobody holds the environment "+e.Name)
-	default:
-		t.Events = append(t.Events, record.Emitted{Type: events.EnvironmentReleased,
-			Data: events.Happening{Environment: e.Name, Grant: e.Holder.Grant, Run: e.Holder.Run, By: in.By, Reason: "freed by hand", Record: v}})
-		e.tell(e.Holder.Run, record.Input{Kind: record.InFreed, Freed: &record.Granted{Environment: e.Name, Grant: e.Holder.Grant}})
-		e.Holder = nil
+}
+
+// free lets a person decide that the holder, which has ended without knowing
+// what it left here, does not hold the environment any more.
+func (e *Environment) free(in record.Input, t *Transition, v int64) (refusal string) {
+	if e.Holder == nil {
+		return "nobody holds the environment " + e.Name
 	}
+	t.Events = append(t.Events, record.Emitted{Type: events.EnvironmentReleased,
+		Data: events.Happening{Environment: e.Name, Grant: e.Holder.Grant, Run: e.Holder.Run, By: in.By, Reason: "freed by hand", Record: v}})
+	e.tell(e.Holder.Run, record.Input{Kind: record.InFreed, Freed: &record.Granted{Environment: e.Name, Grant: e.Holder.Grant}})
+	e.Holder = nil
+	return ""
 }
 
 // tell tells a run something, until it answers.
 func (e *Environment) tell(run string, in record.Input) { e.send(record.Environment, e.Name, run, in) }
 
-// grantNext gives a free environment to the run that has waited longest.
-func (e *Environment) grantNext() {
-	if h := e.next(e.Now); h != nil {
-		e.tell(h.Run, record.Input{Kind: record.InGranted, Granted: &record.Granted{Environment: e.Name, Grant: h.Grant}})
+// grantNext gives a free environment to the run that has waited longest. While
+// it is closed only those enter for which the glass was broken.
+func (e *Environment) grantNext(open bool) {
+	if h := e.next(e.Now, func(h Holder) bool { return open || h.Glass }); h != nil {
+		h.Told = ""
+		e.tell(h.Run, record.Input{Kind: record.InGranted, Granted: &record.Granted{Environment: e.Name, Grant: h.Grant, Deployed: e.Deployed}})
 	}
 }

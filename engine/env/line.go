@@ -26,7 +26,9 @@ type Holder struct {
 	Since int64  `json:"since"` // milliseconds
 	// Again says that the run asked once more before it answered its grant:
 	// if it does not take that one, it still waits.
-	Again bool `json:"again,omitempty"`
+	Again bool   `json:"again,omitempty"`
+	Glass bool   `json:"glass,omitempty"` // a person has broken the glass: it enters although the environment is closed
+	Told  string `json:"told,omitempty"`  // what it was told last of whether the environment is open
 }
 
 // granted finds the number of the grant that a message is about; ok is false
@@ -36,6 +38,9 @@ type granted func(in *record.Input) (grant int64, ok bool)
 // copied is a line that a step may change.
 func (l Line) copied() Line {
 	l.Queue, l.Outbox = slices.Clone(l.Queue), slices.Clone(l.Outbox)
+	if l.Holder != nil {
+		l.Holder = new(*l.Holder)
+	}
 	return l
 }
 
@@ -90,21 +95,25 @@ func (l *Line) answered(sent *record.Sent, now int64, of granted) (ok bool) {
 	if h := l.Holder; !taken && about && h != nil && h.Grant == grant {
 		l.Holder = nil
 		if h.Again {
-			l.Queue = append(l.Queue, Holder{Run: h.Run, State: h.State, Since: now})
+			l.Queue = append(l.Queue, Holder{Run: h.Run, State: h.State, Since: now, Glass: h.Glass})
 		}
 	}
 	return true
 }
 
-// next makes the run that has waited longest the holder, when there is none;
-// it gives the new holder, or nil.
-func (l *Line) next(now int64) *Holder {
-	if l.Holder != nil || len(l.Queue) == 0 {
+// next makes the run that has waited longest, of those that may, the holder
+// when there is none; it gives the new holder, or nil. may is nil for all.
+func (l *Line) next(now int64, may func(Holder) bool) *Holder {
+	if l.Holder != nil {
+		return nil
+	}
+	i := slices.IndexFunc(l.Queue, func(h Holder) bool { return may == nil || may(h) })
+	if i < 0 {
 		return nil
 	}
 	l.Last++
-	l.Holder = new(l.Queue[0])
-	l.Queue = l.Queue[1:]
+	l.Holder = new(l.Queue[i])
+	l.Queue = slices.Delete(l.Queue, i, i+1)
 	l.Holder.Grant, l.Holder.Since = l.Last, now
 	return l.Holder
 }
