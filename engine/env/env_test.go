@@ -18,7 +18,7 @@ kind: Roles
 metadata: {name: acme}
 spec:
   roles: {oncall: {users: [jonas]}}
-  permissions: [{roles: [oncall], allow: [environment.free]}]
+  permissions: [{roles: [oncall], allow: [environment.free, environment.hold]}]
 ---
 apiVersion: penstock/v1
 kind: Environment
@@ -248,9 +248,10 @@ func TestAnAnswerCountsOnce(t *testing.T) {
 
 func TestAnEnvironmentTakesOnlyItsOwnInputs(t *testing.T) {
 	l := newLock(t)
-	for _, in := range []record.Input{{Kind: record.InTimer}, {Kind: record.InEnvRequest}, {Kind: "nonsense"}, {Kind: record.InSendAnswer}} {
+	for _, in := range []record.Input{{Kind: record.InEnvRequest}, {Kind: "nonsense"}, {Kind: record.InSendAnswer}, {Kind: record.InEnvHold}, {Kind: record.InEnvLook}} {
 		status(t, l.do(in), events.StatusError, false)
 	}
+	status(t, l.do(record.Input{Kind: record.InTimer}), events.StatusStale, false)
 }
 
 // send gives an event of the publisher forge to its aggregate.
