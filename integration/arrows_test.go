@@ -36,6 +36,7 @@ var arrows = []arrow{
 	{"engine/record", []string{"events", "workflows"}},
 	{"engine/run", []string{"events", "workflows", "engine/record"}},
 	{"engine/env", []string{"events", "workflows", "engine/record", "engine/run"}},
+	{"engine/scenario", []string{"events", "workflows", "engine/record", "engine/run", "engine/env"}},
 	{"engine/internal/journal/...", []string{"events", "engine/internal/journal"}},
 	{"engine/internal/...", []string{"events", "events/bus", "workflows", "workflows/parse", "engine/record", "engine/run", "engine/env", "engine/internal/...", "events/bus/funnel"}},
 	{"engine/api", []string{"events", "events/bus", "workflows", "engine/record", "engine/internal/service"}},
@@ -43,7 +44,7 @@ var arrows = []arrow{
 	{"engine", []string{"events", "events/bus", "workflows", "workflows/parse", "engine/..."}},
 	{"workers", []string{"events", "events/bus"}},
 	{"workers/...", []string{"events", "workers/..."}},
-	{"cmd/...", []string{"events", "events/bus", "workflows", "workflows/...", "engine", "engine/record", "workers/...", "cmd/..."}},
+	{"cmd/...", []string{"events", "events/bus", "workflows", "workflows/...", "engine", "engine/record", "engine/scenario", "workers/...", "cmd/..."}},
 	{"integration", nil},
 }
 
@@ -71,7 +72,7 @@ var kept = []struct {
 
 // pure are the packages that decide. They know no clock, no input or output,
 // no goroutine and no random number; time comes in with what happened.
-var pure = []string{"engine/record", "engine/run", "engine/env"}
+var pure = []string{"engine/record", "engine/run", "engine/env", "engine/scenario"}
 
 var impure = []string{"os", "os/...", "net", "net/...", "io/fs", "math/rand", "math/rand/...", "crypto/rand", "log", "log/...", "sync", "sync/...",
 	"runtime", "runtime/...", "syscall", "unsafe"}

@@ -54,6 +54,18 @@ type Origin struct {
 	Pos    Pos    `yaml:"-" json:"pos"`    // where the document begins
 	Commit string `yaml:"-" json:"commit,omitempty"`
 	Author string `yaml:"-" json:"author,omitempty"`
+	// Places tells where the keys of the document stand, by their paths.
+	Places map[string]Pos `yaml:"-" json:"-"`
+}
+
+// Place gives the place of the key at a path, or of the nearest one above it.
+func (o *Origin) Place(path string) Pos {
+	for ; path != ""; path = Parent(path) {
+		if at, ok := o.Places[path]; ok {
+			return at
+		}
+	}
+	return o.Pos
 }
 
 // Workflow is a state machine that takes a change somewhere.

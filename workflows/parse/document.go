@@ -137,7 +137,24 @@ func (u *unit) decode(root *yaml.Node) {
 	v := reflect.ValueOf(u.value).Elem()
 	d.value(body, v, "")
 	u.doc.Name = v.FieldByName("Metadata").FieldByName("Name").String()
-	v.FieldByName("Origin").Set(reflect.ValueOf(u.doc.Origin))
+	origin := u.doc.Origin
+	origin.Places = d.positions()
+	v.FieldByName("Origin").Set(reflect.ValueOf(origin))
+}
+
+// positions gives the place of each key, and of the elements of lists.
+func (d *decoder) positions() map[string]workflows.Pos {
+	out := make(map[string]workflows.Pos, len(d.places))
+	for path, spot := range d.places {
+		n := spot.key
+		if n == nil {
+			n = spot.value
+		}
+		if n != nil {
+			out[path] = d.pos(n)
+		}
+	}
+	return out
 }
 
 func (u *unit) unknownKind(kind *yaml.Node) {

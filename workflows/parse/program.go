@@ -23,6 +23,7 @@ type program struct {
 	plan    func() (planned, error)
 	explain func() (*explained, error)
 	refs    [][]string
+	sc      *scope
 }
 
 // planned is a program that can be evaluated.
@@ -32,7 +33,7 @@ type planned struct {
 }
 
 func newProgram(sc *scope, checked *cel.Ast) *program {
-	out := &program{refs: refsOf(checked.NativeRep().Expr())}
+	out := &program{sc: sc, refs: refsOf(checked.NativeRep().Expr())}
 	out.plan = sync.OnceValues(func() (planned, error) { return sc.planned(checked, out.refs) })
 	out.explain = sync.OnceValues(func() (*explained, error) {
 		tracking, err := sc.planned(checked, out.refs, cel.OptTrackState)
