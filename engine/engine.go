@@ -37,6 +37,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/relay"
 	"github.com/penstock-cd/penstock/engine/internal/router"
 	"github.com/penstock-cd/penstock/engine/internal/service"
+	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
 )
@@ -218,7 +219,7 @@ func (e *Engine) start(ctx context.Context) error {
 	e.tasks, e.out = newBacklog("tasks", tasks), newBacklog("events", out)
 	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer,
 		Stop: func(vp int, err error) { e.owner.Stop(vp, err) }, Log: e.o.Log})
-	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Full: e.broker.Full, Queued: e.relay.Prepare,
+	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Full: e.broker.Full, Queued: e.relay.Prepare,
 		Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
@@ -232,6 +233,14 @@ func (e *Engine) start(ctx context.Context) error {
 	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log,
 		Broker: e.broker, Emit: e.relay.Emit, Changed: e.ensureConsumers, Info: e.info, Log: e.o.Log})
 	return err
+}
+
+// deployed is what an environment runs, as far as the index knows.
+func (e *Engine) deployed(environment string) *record.Deployment {
+	if state := e.index.Environment(environment); state != nil {
+		return state.Deployed
+	}
+	return nil
 }
 
 // observed tells the index, and whoever else looks, of a state.

@@ -7,7 +7,7 @@ func ShippedKinds() map[string]*TaskKind {
 	kinds := map[string]*TaskKind{}
 	for name, spec := range map[string]TaskKindSpec{
 		"build": {Runs: events.RunsRepeatable,
-			Inputs: map[string]string{"repository": "string", "commit": "string", "command": "list(string)?", "artifact": "string?", "since": "string?", "directory": "string?"},
+			Inputs: map[string]string{"repository": "string", "commit": "string", "command": "list(string)?", "artifact": "string?", "since": "string?", "running": "list(string)?", "directory": "string?"},
 			Outputs: map[string]string{"digest": "string", "size": "int", "durationMs": "int", "name": "string",
 				"commit": "string", "sbom": "string", "sbomComponents": "int"}},
 		"test": {Runs: events.RunsRepeatable,

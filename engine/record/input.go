@@ -134,6 +134,9 @@ type Start struct {
 	Cause    *events.Cause `json:"cause,omitempty"`
 	Parent   *Parent       `json:"parent,omitempty"`  // the run that waits for this one
 	Catalog  string        `json:"catalog,omitempty"` // digest of the definitions to start with; those in force where empty
+	// Running are what runs in environments at the start, by environment: the
+	// authors of a change are those of what is new to one of them.
+	Running map[string]Source `json:"running,omitempty"`
 	// Beat and BeatLimit say, in milliseconds, how often workers report and
 	// when one is lost; 0 is the default.
 	Beat      int64 `json:"beat,omitempty"`
@@ -231,11 +234,18 @@ type EnvRelease struct {
 	Deployed *Deployment `json:"deployed,omitempty"`
 }
 
+// Source is a commit of a repository.
+type Source struct {
+	Repository string `json:"repository"`
+	Commit     string `json:"commit"`
+}
+
 // Deployment is what is deployed in an environment.
 type Deployment struct {
 	Run      string `json:"run"`
 	Artifact string `json:"artifact"`
 	URL      string `json:"url,omitempty"`
 	Grant    int64  `json:"grant"`
-	At       int64  `json:"at"` // milliseconds
+	At       int64  `json:"at"`              // milliseconds
+	Source   Source `json:"source,omitzero"` // what it was built from, as far as known
 }

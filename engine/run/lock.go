@@ -178,7 +178,7 @@ func (x *step) noteEnvironment(t *Task, r events.Result, outputs record.Values) 
 		artifact, _ := outputs["artifact"].(string)
 		url, _ := outputs["url"].(string)
 		delete(x.s.Kept, t.Env) // whatever was unknown before, this is there now
-		x.s.Put[t.Env] = &record.Deployment{Run: x.s.ID, Artifact: artifact, URL: url, Grant: x.s.Grants[t.Env], At: x.now}
+		x.s.Put[t.Env] = &record.Deployment{Run: x.s.ID, Artifact: artifact, URL: url, Grant: x.s.Grants[t.Env], At: x.now, Source: x.s.Source}
 		x.emit(events.EnvironmentDeployed, events.Happening{State: t.Path, Environment: t.Env, Grant: x.s.Grants[t.Env], Artifact: artifact, URL: url})
 	case undone(r):
 	case r.Outcome == events.Failed && r.Error.Code != events.CodeBadOutputs: // by contract a plain failure left nothing behind

@@ -21,23 +21,25 @@ const (
 // since 1970 UTC, 0 for none. It is stored in every record, so it stays small:
 // large values are references.
 type State struct {
-	ID          string            `json:"id"`
-	Workflow    string            `json:"wf"`
-	Def         string            `json:"def"`   // digest of the workflow
-	Catalog     string            `json:"start"` // digest of the definitions it was started with
-	Title       string            `json:"title"`
-	Labels      map[string]string `json:"labels,omitempty"`
-	Inputs      record.Values     `json:"inputs,omitempty"`
-	RequestedBy string            `json:"by"`
-	Cause       *events.Cause     `json:"cause,omitempty"`
-	Authors     []string          `json:"authors,omitempty"`
-	AuthorsSet  bool              `json:"authorsSet,omitempty"` // false: nobody has said yet who wrote the change
-	Subject     string            `json:"subject,omitempty"`    // first line of the change, as the build reported it
-	Beat        int64             `json:"beat"`                 // how often workers report, in milliseconds
-	BeatLimit   int64             `json:"beatLimit"`            // without a report for so long, a worker is lost
-	StartedAt   int64             `json:"t0"`
-	EndedAt     int64             `json:"t1,omitempty"`
-	Now         int64             `json:"t"` // time of the last record
+	ID          string                   `json:"id"`
+	Workflow    string                   `json:"wf"`
+	Def         string                   `json:"def"`   // digest of the workflow
+	Catalog     string                   `json:"start"` // digest of the definitions it was started with
+	Title       string                   `json:"title"`
+	Labels      map[string]string        `json:"labels,omitempty"`
+	Inputs      record.Values            `json:"inputs,omitempty"`
+	RequestedBy string                   `json:"by"`
+	Cause       *events.Cause            `json:"cause,omitempty"`
+	Authors     []string                 `json:"authors,omitempty"`
+	AuthorsSet  bool                     `json:"authorsSet,omitempty"` // false: nobody has said yet who wrote the change
+	Subject     string                   `json:"subject,omitempty"`    // first line of the change, as the build reported it
+	Source      record.Source            `json:"source,omitzero"`      // what was built, as the build reported it
+	Ran         map[string]record.Source `json:"ran,omitempty"`        // what ran in environments when the run started
+	Beat        int64                    `json:"beat"`                 // how often workers report, in milliseconds
+	BeatLimit   int64                    `json:"beatLimit"`            // without a report for so long, a worker is lost
+	StartedAt   int64                    `json:"t0"`
+	EndedAt     int64                    `json:"t1,omitempty"`
+	Now         int64                    `json:"t"` // time of the last record
 
 	Phase    string                        `json:"phase"`
 	Outcome  string                        `json:"outcome,omitempty"`

@@ -127,7 +127,7 @@ func (x *step) start(prev *State) {
 		Inputs: inputs, RequestedBy: x.in.By, Cause: x.in.Start.Cause, StartedAt: x.now, Now: x.now, Phase: phaseRunning,
 		Visits: map[string]int{}, Values: record.Values{}, Grants: map[string]int64{}, Taken: map[string]int64{},
 		Kept: map[string]string{}, Put: map[string]*record.Deployment{}}
-	x.s.ID = x.in.Start.Run
+	x.s.ID, x.s.Ran = x.in.Start.Run, x.in.Start.Running
 	x.s.Beat = cmp.Or(x.in.Start.Beat, Heartbeat.Milliseconds())
 	x.s.BeatLimit = cmp.Or(x.in.Start.BeatLimit, HeartbeatTimeout.Milliseconds())
 	x.s.Title = x.title()

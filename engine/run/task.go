@@ -53,6 +53,7 @@ func (x *step) queue(t *Task) {
 		x.drop(t, events.Failed, &events.TaskError{Code: events.CodeRuleError, Message: err.Error()})
 		return
 	}
+	x.tellRunning(t, with)
 	t.ID = x.taskID(t)
 	t.Status, t.Worker, t.V = taskQueued, "", 0
 	t.QueuedAt, t.BeganAt, t.EndedAt, t.RetryAt, t.RunBy = x.now, 0, 0, 0, 0
@@ -187,6 +188,7 @@ func (x *step) attemptFinish(a *record.Attempt) {
 		}
 	}
 	x.learn(r.Facts)
+	x.learnSource(t, r.Facts)
 	x.conclude(t, r, outputs)
 }
 

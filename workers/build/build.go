@@ -13,6 +13,7 @@
 //	artifact            the file that the command makes, relative to the top of the checkout;
 //	                    known for the default go build, else required
 //	since               the commit that runs now, for the authors of what is new
+//	running             commits that run in environments, likewise; the engine sets it
 //
 // Outputs: digest, size (bytes) and name of the artifact, commit in full,
 // durationMs of the command alone, sbom (digest of a CycloneDX 1.6 document
@@ -67,6 +68,7 @@ type inputs struct {
 	Command    []string `json:"command"`
 	Artifact   string   `json:"artifact"`
 	Since      string   `json:"since"`
+	Running    []string `json:"running"`
 }
 
 // Do builds.
@@ -94,7 +96,7 @@ func (h *handler) build(ctx context.Context, job *workers.Job) (outputs, facts m
 		return nil, nil, err
 	}
 	job.Progress("fetching the source")
-	src, err := gitsrc.Clone(ctx, gitsrc.Request{Repository: in.Repository, Commit: in.Commit, Since: in.Since,
+	src, err := gitsrc.Clone(ctx, gitsrc.Request{Repository: in.Repository, Commit: in.Commit, Since: in.Since, Running: in.Running,
 		Dir: filepath.Join(job.Dir, "src"), Note: job.Note})
 	if err != nil {
 		return nil, nil, err
@@ -135,7 +137,7 @@ func read(job *workers.Job) (in inputs, err error) {
 }
 
 func factsOf(src *gitsrc.Checkout) map[string]any {
-	facts := map[string]any{"subject": src.Subject}
+	facts := map[string]any{"subject": src.Subject, "commit": src.Commit}
 	if src.Authors != nil { // unknown must not look like nobody
 		facts["authors"], facts["commits"] = src.Authors, src.Commits
 	}

@@ -111,7 +111,7 @@ func TestAGoModuleIsBuiltFromItsCommit(t *testing.T) {
 	if out, err := exec.Command(exe).CombinedOutput(); err != nil || string(out) != "hello\n" {
 		t.Errorf("the artifact printed %q, %v", out, err)
 	}
-	want := map[string]any{"authors": []string{"ana@acme.example"}, "commits": 1, "subject": "the change"}
+	want := map[string]any{"authors": []string{"ana@acme.example"}, "commits": 1, "subject": "the change", "commit": res.Outputs["commit"]}
 	if diff := cmp.Diff(want, res.Facts); diff != "" {
 		t.Errorf("facts (-want +got)\n%s", diff)
 	}

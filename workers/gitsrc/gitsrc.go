@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workers/proc"
@@ -43,8 +44,10 @@ type Request struct {
 	// Since is the commit before what is new, in the same forms as Commit.
 	// Empty: only Commit itself is new, and its history is not fetched.
 	Since string
-	Dir   string    // the checkout is made here; it must not exist or be empty
-	Note  io.Writer // gets a line for each step; nil discards
+	// Running are commits that run somewhere now: what is new to one of them is new.
+	Running []string
+	Dir     string    // the checkout is made here; it must not exist or be empty
+	Note    io.Writer // gets a line for each step; nil discards
 }
 
 // Checkout is a commit with its files.
@@ -54,7 +57,7 @@ type Checkout struct {
 	Subject string // first line of its message
 	// Authors are the e-mail addresses, in lower case and sorted, of the
 	// authors and co-authors (Co-authored-by trailers) of the commits that
-	// Commit has and Since has not; of Commit when there are none, because
+	// Commit has and Since, or one of Running, has not; of Commit when there are none, because
 	// going back to an older commit is a change too. The repository's
 	// mailmap is not applied: an author could use it to be somebody else.
 	// Nil when they could not be found out; Unknown says why.
@@ -72,7 +75,7 @@ func Clone(ctx context.Context, r Request) (*Checkout, error) {
 	if err := checkRepository(r.Repository); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{r.Commit, r.Since} {
+	for _, name := range append([]string{r.Commit, r.Since}, r.Running...) {
 		if err := checkName(name); name != "" && err != nil {
 			return nil, err
 		}
@@ -108,14 +111,14 @@ func (g *git) clone(ctx context.Context, r Request) (*Checkout, error) {
 			return nil, err
 		}
 	}
-	if commit, err = g.fetch(ctx, commit, r.Since != ""); err != nil {
+	if commit, err = g.fetch(ctx, commit, r.Since != "" || len(r.Running) > 0); err != nil {
 		return nil, err
 	}
 	if _, err := g.run(ctx, "checkout", "--quiet", "--detach", "--force", commit, "--"); err != nil {
 		return nil, g.failed(err)
 	}
 	c := &Checkout{Dir: r.Dir, Commit: commit}
-	if err := g.describe(ctx, c, r.Since); err != nil {
+	if err := g.describe(ctx, c, append(slices.Clone(r.Running), r.Since)); err != nil {
 		return nil, err
 	}
 	return c, ctx.Err()

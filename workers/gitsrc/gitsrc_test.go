@@ -291,13 +291,15 @@ func TestAuthorsAreThoseOfWhatIsNew(t *testing.T) {
 		name, commit, since string
 		authors             []string
 		commits             int
+		running             []string
 	}{
-		{"since the first", last, first, all, 3 - 1},
-		{"the commit alone", last, "", []string{"dan@acme.example"}, 1},
-		{"nothing new", last, last, []string{"dan@acme.example"}, 0},
-		{"going back", first, last, []string{"root@acme.example"}, 0},
+		{"since the first", last, first, all, 3 - 1, nil},
+		{"the commit alone", last, "", []string{"dan@acme.example"}, 1, nil},
+		{"nothing new", last, last, []string{"dan@acme.example"}, 0, nil},
+		{"going back", first, last, []string{"root@acme.example"}, 0, nil},
+		{"since the one that lacks most", last, "", all, 3 - 1, []string{last, first}},
 	} {
-		c := mustClone(t, gitsrc.Request{Repository: r.Dir, Commit: tc.commit, Since: tc.since})
+		c := mustClone(t, gitsrc.Request{Repository: r.Dir, Commit: tc.commit, Since: tc.since, Running: tc.running})
 		if diff := cmp.Diff(tc.authors, c.Authors); diff != "" || c.Commits != tc.commits || c.Unknown != "" {
 			t.Errorf("%s: %d commits (%s), want %d; authors (-want +got)\n%s", tc.name, c.Commits, c.Unknown, tc.commits, diff)
 		}

@@ -11,23 +11,48 @@ import (
 )
 
 // describe fills in what the history tells about c.
-func (g *git) describe(ctx context.Context, c *Checkout, since string) error {
+func (g *git) describe(ctx context.Context, c *Checkout, since []string) error {
 	subject, err := g.run(ctx, "log", "-1", "--format=%s", "--end-of-options", c.Commit, "--")
 	if err != nil {
 		return g.failed(err)
 	}
 	c.Subject = strings.ToValidUTF8(strings.TrimSpace(subject), "?")
-	authors, commits, err := g.newSince(ctx, c.Commit, since)
+	authors, commits, err := g.newSinceAny(ctx, c.Commit, since)
 	if ctx.Err() != nil {
 		return errors.Join(err, context.Cause(ctx))
 	}
 	if err != nil { // the checkout is good, and who needs the authors must not believe there were none
-		c.Unknown = fmt.Sprintf("the authors of %s since %s are not known: %v", short(c.Commit), since, err)
+		c.Unknown = fmt.Sprintf("the authors of %s since %s are not known: %v", short(c.Commit), strings.Join(named(since), ", "), err)
 		fmt.Fprintln(g.note, c.Unknown)
 		return nil
 	}
 	c.Authors, c.Commits = authors, commits
 	return nil
+}
+
+// named are the commits of a list that are named at all.
+func named(commits []string) []string {
+	list := slices.DeleteFunc(slices.Clone(commits), func(c string) bool { return c == "" })
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// newSinceAny gives the authors of the commits that commit has and one of since
+// has not, and how many commits are new to the one that lacks most.
+func (g *git) newSinceAny(ctx context.Context, commit string, since []string) (authors []string, commits int, err error) {
+	list := named(since)
+	if len(list) == 0 {
+		return g.newSince(ctx, commit, "")
+	}
+	for _, s := range list {
+		found, n, err := g.newSince(ctx, commit, s)
+		if err != nil {
+			return nil, 0, err
+		}
+		authors, commits = append(authors, found...), max(commits, n)
+	}
+	slices.Sort(authors)
+	return slices.Compact(authors), commits, nil
 }
 
 // newSince gives the authors of the commits that commit has and since has

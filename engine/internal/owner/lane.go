@@ -236,6 +236,10 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 			r.In.Start = new(*in.Start)
 			r.In.Start.Beat, r.In.Start.BeatLimit = o.o.Beat.Milliseconds(), o.o.BeatOut.Milliseconds()
 		}
+		if in.Start != nil && prev == nil && o.o.Running != nil {
+			r.In.Start = new(*r.In.Start)
+			r.In.Start.Running = o.running(d)
+		}
 		if prev != nil {
 			r.T = max(now, prev.Now)
 		}
@@ -265,6 +269,17 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 	r.Answer = ans
 	r.State, err = json.Marshal(next)
 	return r, next, answer, err
+}
+
+// running gives what runs in the environments that a workflow deploys to.
+func (o *Owner) running(d run.Definitions) map[string]record.Source {
+	found := map[string]record.Source{}
+	for _, name := range run.Enters(d.Workflow, d.Now) {
+		if dep := o.o.Running(name); dep != nil && dep.Source.Commit != "" {
+			found[name] = dep.Source
+		}
+	}
+	return found
 }
 
 // trace tells, at the level of debugging, how far a record has come. Tests

@@ -71,10 +71,11 @@ type Options struct {
 	Journal  journal.Journal
 	Catalogs Catalogs
 	Relay    Relay
-	Observe  Observer                // may be nil
-	Full     func() error            // why the store takes no more, as far as known; may be nil
-	Queued   func(pool, kind string) // told at the start of every task that waits for a worker; may be nil
-	Instance string                  // name of this engine, in its records
+	Observe  Observer                                    // may be nil
+	Running  func(environment string) *record.Deployment // what is deployed, as far as known; may be nil
+	Full     func() error                                // why the store takes no more, as far as known; may be nil
+	Queued   func(pool, kind string)                     // told at the start of every task that waits for a worker; may be nil
+	Instance string                                      // name of this engine, in its records
 	Beat     time.Duration
 	BeatOut  time.Duration
 	Log      *slog.Logger
