@@ -229,8 +229,6 @@ func (u *unit) follows(p workflows.Problem, problems []workflows.Problem) bool {
 	switch p.Code {
 	case "no-body":
 		return unread(p.Path + ".")
-	case "missing":
-		return unread(workflows.Parent(p.Path)+".", "not-yet")
 	case "unreachable", "endless", "uncovered-outcome":
 		return unread("spec.states") || p.Code != "uncovered-outcome" && slices.ContainsFunc(problems, func(q workflows.Problem) bool {
 			return q.Code == "unknown-state" || q.Code == "no-body" || q.Code == "dead-end"
