@@ -50,6 +50,10 @@ const (
 	EnvironmentUnheld   = "dev.penstock.environment.unheld.v1"   // Environment, By, Reason
 	GlassBroken         = "dev.penstock.glass.broken.v1"         // Environment, By, Reason, ReviewBy
 
+	DeploymentStep   = "dev.penstock.deployment.step.v1"   // State, Environment, Reason: the step that begins
+	DeploymentJudged = "dev.penstock.deployment.judged.v1" // State, Environment, Outcome, Reasons: what an analysis has seen of each metric
+	EffectUndone     = "dev.penstock.effect.undone.v1"     // State, Environment, Artifact: what is deployed there again
+
 	EventMatched = "dev.penstock.event.matched.v1" // Cause, Runs, Reasons
 	EventIgnored = "dev.penstock.event.ignored.v1" // Cause, Reasons: why nothing matched
 	EventRefused = "dev.penstock.event.refused.v1" // Cause, Reasons: not an event, or a trigger's rule or inputs failed
@@ -66,7 +70,8 @@ func Types() []string {
 	return []string{RunStarted, RunFinished, RunHeld, RunAuthors, StateEntered, StateLeft, TaskQueued, TaskStarted, TaskFinished,
 		TaskRetrying, TaskRefused, GateEvaluated, ApprovalRequested, ApprovalDecided, ApprovalRefused, ApprovalStale, ApprovalReminded, ApprovalEscalated, ApprovalClosed,
 		CommandRefused, EnvironmentGranted, EnvironmentQueued, EnvironmentDeployed, EnvironmentReleased,
-		EnvironmentClosed, EnvironmentOpened, EnvironmentHeld, EnvironmentUnheld, GlassBroken, EventMatched,
+		EnvironmentClosed, EnvironmentOpened, EnvironmentHeld, EnvironmentUnheld, GlassBroken, DeploymentStep,
+		DeploymentJudged, EffectUndone, EventMatched,
 		EventIgnored, EventRefused, DefinitionApplied, DefinitionRefused, Notification, NotificationFailed}
 }
 

@@ -44,7 +44,7 @@ func (x *step) memberName() string {
 // memberScope holds the member that a task is for, by its name.
 func (x *step) memberScope(t *Task) map[string]any {
 	scope := map[string]any{}
-	head, _, _ := strings.Cut(t.Path, ".")
+	head, _, _ := strings.Cut(t.definedAt(), ".")
 	if st := x.d.Workflow.Spec.States[head]; st != nil && st.ForEach != nil && t.Member != "" {
 		scope[st.ForEach.As] = t.Member
 	}
@@ -86,6 +86,9 @@ func (x *step) activity(t *Task) workflows.Activity {
 	b := x.bodyAt(t.Path)
 	if b == nil {
 		return workflows.Activity{} // likewise
+	}
+	if t.Resumes != "" {
+		return x.resumedActivity(t, b)
 	}
 	head, _, _ := strings.Cut(t.Path, ".")
 	as := ""

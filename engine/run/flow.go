@@ -78,7 +78,7 @@ func (x *step) outcome() (outcome string, err *events.TaskError, over bool) {
 		return x.s.Held.Outcome, x.lastError(), true // the arms are tried again at every input
 	}
 	if x.s.Cancel != nil {
-		return events.Cancelled, nil, x.quiet()
+		return events.Cancelled, nil, x.quiet() && x.undoneAfterCancel()
 	}
 	st := x.state()
 	x.implicitApproval()
@@ -249,6 +249,7 @@ func (x *step) closeIfFinished() {
 		return
 	}
 	x.s.Phase, x.s.EndedAt = phaseDone, x.now
+	x.keepClaims()
 	x.releaseAll()
 	x.emit(events.RunFinished, events.Happening{State: x.s.At, Outcome: x.s.Outcome, Error: x.s.Error, DurationMs: x.now - x.s.StartedAt})
 	x.notify()

@@ -57,6 +57,7 @@ type State struct {
 	Taken    map[string]int64              `json:"taken,omitempty"`  // number of the newest grant that was taken, by environment
 	Kept     map[string]string             `json:"kept,omitempty"`   // environments that stay locked, with the reason: nobody knows what is there
 	Put      map[string]*record.Deployment `json:"put,omitempty"`    // what this run deployed, until the lock is given back
+	There    map[string]*record.Deployment `json:"there,omitempty"`  // what was deployed when the lock was granted
 	Held     *Held                         `json:"held,omitempty"`   // an arm or rule could not be evaluated
 	Cancel   *Cancelled                    `json:"cancel,omitempty"`
 	Paused   *Cancelled                    `json:"paused,omitempty"`   // who paused it
@@ -66,6 +67,7 @@ type State struct {
 	Each     *Each                         `json:"each,omitempty"`     // progress of the forEach state that it is in
 	Effects  []*Effect                     `json:"effects,omitempty"`  // what was begun and may have to be undone, in order
 	Undoing  *Undoing                      `json:"undoing,omitempty"`  // a compensation that goes on
+	Parts    int                           `json:"parts,omitempty"`    // how many undos and samples were asked for, for their ids
 	Leaving  *Leaving                      `json:"leaving,omitempty"`  // an event has come: the arm is taken when all work has stopped
 	Doors    map[string]*Door              `json:"doors,omitempty"`    // what environments said of themselves, while the run wants to enter
 	Glass    map[string]*Cancelled         `json:"glass,omitempty"`    // environments whose glass was broken for this run, and by whom
@@ -96,6 +98,10 @@ const (
 	taskRunning    = "running" // granted to a worker
 	taskBackoff    = "backoff" // failed, to be tried again at RetryAt
 	taskCancelling = "cancelling"
+	taskBetween    = "between"   // a deployment that is to begin its next step
+	taskPausing    = "pausing"   // a step of a deployment that waits
+	taskAnalyzing  = "analyzing" // a step of a deployment that judges its metrics
+	taskUndoing    = "undoing"   // a deployment that is being undone
 	taskDone       = "done"
 )
 
@@ -126,11 +132,13 @@ type Task struct {
 	GiveUpAt int64             `json:"giveUpAt,omitempty"` // of a cancelled one
 	Outcome  string            `json:"o,omitempty"`
 	Error    *events.TaskError `json:"err,omitempty"`
-	With     record.Values     `json:"with,omitempty"`   // of a notification, whose inputs do not stand in a file
-	Member   string            `json:"member,omitempty"` // of forEach: the member that it is for
-	Of       string            `json:"of,omitempty"`     // path of the task that it is a part of: a sample of a deployment, an undo of a compensation
-	Child    string            `json:"child,omitempty"`  // of a child run: its id
-	Roll     *Roll             `json:"roll,omitempty"`   // of a deployment with steps: how far it is
+	With     record.Values     `json:"with,omitempty"`    // of a notification, whose inputs do not stand in a file
+	Member   string            `json:"member,omitempty"`  // of forEach: the member that it is for
+	Of       string            `json:"of,omitempty"`      // path of the task that it is a part of: a sample of a deployment, an undo of a compensation
+	Child    string            `json:"child,omitempty"`   // of a child run: its id
+	Roll     *Roll             `json:"roll,omitempty"`    // of a deployment with steps: how far it is
+	Part     int               `json:"part,omitempty"`    // of an undo or a sample: its number in the run
+	Resumes  string            `json:"resumes,omitempty"` // of a deployment that goes on with another one: the path of that one
 }
 
 // Key is where the run stands with its concurrency key.
@@ -157,20 +165,27 @@ type Effect struct {
 	Visit  int    `json:"n"`
 	Member string `json:"member,omitempty"`
 	Env    string `json:"env,omitempty"`
-	// Status is "begun", "done", "unknown", "nothing" (proven to have changed
-	// nothing) or "undone".
-	Status   string        `json:"st"`
-	Deploys  bool          `json:"deploys,omitempty"`
-	Artifact string        `json:"artifact,omitempty"` // of a deployment: what it put there
-	Previous string        `json:"previous,omitempty"` // and what was there before
-	Outputs  record.Values `json:"outputs,omitempty"`
+	// Status is "begun", "done" or "unknown". An effect that is proven to have
+	// changed nothing, or was undone, is none any more.
+	Status   string             `json:"st"`
+	Deploys  bool               `json:"deploys,omitempty"`
+	Grant    int64              `json:"grant,omitempty"`    // of its environment, when it was begun
+	Artifact string             `json:"artifact,omitempty"` // of a deployment: what it put there
+	Previous string             `json:"previous,omitempty"` // and what was there before: the artifact
+	Before   *record.Deployment `json:"before,omitempty"`   // and what the environment knew of it
+	Step     int                `json:"step,omitempty"`     // index of the step that it has come to
+	Weight   int                `json:"weight,omitempty"`   // per cent of the traffic that it has by now
+	Outputs  record.Values      `json:"outputs,omitempty"`
+	Undo     int                `json:"undo,omitempty"`  // number of the task that undoes it
+	Stuck    bool               `json:"stuck,omitempty"` // its undo has failed
 }
 
 // Undoing is a compensation that goes on: effects are undone from the last to
 // the first.
 type Undoing struct {
-	States []string `json:"states,omitempty"` // whose effects; all unfinished deployments where empty
-	Cancel bool     `json:"cancel,omitempty"` // it follows a cancel: the run ends when it is through
+	States []string          `json:"states,omitempty"` // whose effects; all unfinished deployments where empty
+	Cancel bool              `json:"cancel,omitempty"` // it follows a cancel: the run ends when it is through
+	Error  *events.TaskError `json:"error,omitempty"`  // of the undo that failed
 }
 
 // Leaving is the arm of an event that waits until the state's work has stopped.
@@ -185,15 +200,19 @@ type Door struct {
 	Open   bool   `json:"open,omitempty"`
 	Reason string `json:"why,omitempty"`
 	Until  int64  `json:"until,omitempty"`
+	AtEnd  string `json:"atEnd,omitempty"` // what a window that has ended does to a deployment in progress: hold or undo
 }
 
 // Roll is the progress of a deployment with steps.
 type Roll struct {
 	Step    int                `json:"step"`            // index of the present one
+	Going   bool               `json:"going,omitempty"` // it has begun
 	Until   int64              `json:"until,omitempty"` // end of a pause or an analysis
 	Began   int64              `json:"began,omitempty"` // of the analysis
 	Metrics map[string]*Metric `json:"metrics,omitempty"`
+	Stopped int64              `json:"stopped,omitempty"` // since when the analysis stands still, as the run is paused
 	Verdict string             `json:"verdict,omitempty"` // why it goes no further
+	Outcome string             `json:"o,omitempty"`       // with which it ends when it is undone
 }
 
 // Metric is what an analysis has seen of one metric.
@@ -201,6 +220,7 @@ type Metric struct {
 	Samples []float64 `json:"samples,omitempty"` // the latest ones
 	Failed  int       `json:"failed,omitempty"`
 	Last    string    `json:"last,omitempty"` // "pass", "fail" or "inconclusive"
+	Why     string    `json:"why,omitempty"`  // of an inconclusive one: why
 	NextAt  int64     `json:"next,omitempty"`
 	Asked   int       `json:"asked,omitempty"` // how many were asked for
 }
@@ -284,6 +304,7 @@ func (s *State) clone() *State {
 	c.Taken = cloneMap(s.Taken)
 	c.Kept = cloneMap(s.Kept)
 	c.Put = cloneMap(s.Put)
+	c.There = cloneMap(s.There)
 	c.Path = slices.Clone(s.Path)
 	c.Values = cloneMap(s.Values)
 	c.Tasks = make([]*Task, len(s.Tasks))
@@ -319,6 +340,9 @@ func (s *State) cloneProgress(c *State) {
 	c.Effects = make([]*Effect, len(s.Effects))
 	for i, e := range s.Effects {
 		c.Effects[i] = new(*e)
+	}
+	if s.Undoing != nil {
+		c.Undoing = new(*s.Undoing)
 	}
 	for _, t := range c.Tasks {
 		if t.Roll == nil {
@@ -372,6 +396,8 @@ func (t *Task) deadline() int64 {
 		return t.RetryAt
 	case taskCancelling:
 		return t.GiveUpAt
+	case taskPausing, taskAnalyzing:
+		return t.Roll.deadline()
 	}
 	return 0
 }

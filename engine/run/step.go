@@ -284,6 +284,7 @@ func (x *step) stopping() bool {
 // held, an approval that is now complete, tasks that have all ended.
 func (x *step) settle() {
 	defer x.sweep()
+	x.rollOn()
 	switch x.s.Phase {
 	case phaseRunning:
 		x.proceed()
@@ -293,9 +294,9 @@ func (x *step) settle() {
 	}
 }
 
-// sweep drops notifications that have ended.
+// sweep drops notifications, undos and samples that have ended.
 func (x *step) sweep() {
-	x.s.Tasks = slices.DeleteFunc(x.s.Tasks, func(t *Task) bool { return t.Detached && t.Status == taskDone })
+	x.s.Tasks = slices.DeleteFunc(x.s.Tasks, func(t *Task) bool { return (t.Detached || t.Of != "") && t.Status == taskDone })
 }
 
 // may reports whether the sender of the input is allowed an action on this

@@ -18,16 +18,17 @@ import (
 // below forEach. One that uses an environment waits for its rules and its lock
 // first.
 func (x *step) begin(path string, b *workflows.Body, member string) *Task {
-	if b.Kind() == "workflow" {
+	switch {
+	case b.Kind() == "workflow":
 		return x.beginChild(path, b.Workflow, member)
+	case b.Deploy != nil && b.Deploy.Resume != "":
+		return x.beginResume(path, b, member)
 	}
 	a := x.activityOf(b, x.memberName(), member)
 	t := &Task{Path: path, Kind: a.Task, Pool: cmp.Or(a.Pool, events.DefaultPool), Runs: x.runsOf(a.Task), Env: a.Environment,
 		Attempt: 1, Deploys: a.Task == "deploy", Closing: x.s.Phase == phaseFinally, Member: member}
 	x.s.Tasks = append(x.s.Tasks, t)
-	if b.Deploy != nil {
-		x.beginRoll(t, b.Deploy)
-	}
+	x.beginRoll(t)
 	if t.Env != "" {
 		x.enterEnvironment(t)
 		return t
@@ -45,8 +46,12 @@ func (x *step) runsOf(kind string) string {
 	return events.RunsOnce
 }
 
-// queue publishes the present attempt of t.
+// queue publishes the present attempt of t, or goes on with its steps.
 func (x *step) queue(t *Task) {
+	if t.Roll != nil && !t.Roll.Going {
+		x.roll(t)
+		return
+	}
 	a := x.activity(t)
 	with, err := x.with(t, a)
 	if err != nil {
@@ -61,16 +66,17 @@ func (x *step) queue(t *Task) {
 	if a.StartTimeout > 0 {
 		t.StartBy = x.now + a.StartTimeout.D().Milliseconds()
 	}
+	env := x.environmentOf(t)
 	task := &events.Task{ID: t.ID, Run: x.s.ID, Workflow: x.s.Workflow, State: t.Path, Attempt: t.Attempt, Pool: t.Pool,
-		Kind: t.Kind, Runs: t.Runs, With: with, Fence: events.Fence{Grant: x.s.Grants[t.Env], Version: x.v},
+		Kind: t.Kind, Runs: t.Runs, With: with, Fence: events.Fence{Grant: x.s.Grants[env], Version: x.v},
 		Timeout: a.Timeout.D().Milliseconds(), Heartbeat: x.s.Beat,
 		HeartbeatTimeout: x.s.BeatLimit, Issued: at(x.now)}
 	if t.Lost != "" {
 		task.Mode, task.Runs = events.ModeStatus, events.RunsRepeatable
 		task.With["attempt"] = t.Lost
 	}
-	if t.Env != "" {
-		task.Environment = x.taskEnvironment(t.Env, a.Secrets)
+	if env != "" {
+		task.Environment = x.taskEnvironment(env, a.Secrets)
 	}
 	x.out.Tasks = append(x.out.Tasks, task)
 	x.emit(events.TaskQueued, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt})
@@ -79,10 +85,10 @@ func (x *step) queue(t *Task) {
 // taskID is the identity of the present attempt: a repeat has the same.
 func (x *step) taskID(t *Task) string {
 	visit := x.s.Visit
-	if t.Detached {
+	if t.Detached || t.Part > 0 {
 		visit = 0
 	}
-	return attemptID(x.s.ID, t.Path, visit, t.Attempt, t.Lost, t.Asked)
+	return attemptID(x.s.ID, t.Path, visit, t.Attempt, t.Lost, t.Asked, t.part())
 }
 
 func (x *step) taskEnvironment(name string, secrets []string) *events.TaskEnvironment {
@@ -111,6 +117,7 @@ func (x *step) with(t *Task, a workflows.Activity) (map[string]any, error) {
 		return with, nil
 	}
 	extra := x.memberScope(t)
+	x.effectScope(t, extra)
 	if t.Env != "" {
 		extra["env"] = x.envScope(t.Env)
 	}
@@ -126,6 +133,8 @@ func (x *step) with(t *Task, a workflows.Activity) (map[string]any, error) {
 			with[name] = v
 		}
 	}
+	x.deployWith(t, with)
+	x.undoWith(t, with)
 	return with, nil
 }
 
@@ -145,6 +154,7 @@ func (x *step) attemptStart(a *record.Attempt) {
 			// the worker ends itself at the timeout; the engine gives it a little longer to say so
 			t.RunBy = x.now + timeout.D().Milliseconds() + x.s.BeatLimit
 		}
+		x.noteBegun(t)
 		x.emit(events.TaskStarted, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Worker: a.Worker})
 	case t.Worker == a.Worker:
 		x.out.At = t.V
@@ -207,6 +217,7 @@ func (x *step) conclude(t *Task, r events.Result, outputs record.Values) {
 		r.Outcome = events.Inconclusive // it stopped before it knew, or in the middle of a deployment
 	}
 	x.noteEnvironment(t, r, outputs)
+	x.noteEffect(t, r, outputs)
 	switch {
 	case told:
 	case r.Outcome == events.Cancelled:
@@ -217,6 +228,9 @@ func (x *step) conclude(t *Task, r events.Result, outputs record.Values) {
 		if x.retries(t, r.Error) {
 			return
 		}
+	}
+	if t.Roll != nil && x.stepEnded(t, r, told) {
+		return
 	}
 	x.end(t, r.Outcome, outputs, r.Error)
 }
@@ -281,15 +295,18 @@ func (x *step) end(t *Task, outcome string, outputs record.Values, err *events.T
 		h.DurationMs = x.now - t.BeganAt
 	}
 	x.emit(events.TaskFinished, h)
-	if t.Detached {
+	switch {
+	case t.Detached:
 		x.notified(t)
+	case t.Of != "":
+		x.partEnded(t, outputs)
 	}
 }
 
 // keep stores the outputs where expressions find them.
 func (x *step) keep(t *Task, outputs record.Values) {
 	head, branch, isBranch := strings.Cut(t.Path, ".")
-	if t.Detached || t.Closing {
+	if t.Detached || t.Closing || t.Of != "" {
 		return
 	}
 	if !isBranch {
@@ -399,7 +416,9 @@ func (x *step) lose(t *Task, reason string) {
 // find out what became of a lost one, nobody knows now.
 func (x *step) drop(t *Task, outcome string, err *events.TaskError) {
 	if t.Lost == "" {
-		x.end(t, outcome, nil, err)
+		if t.Roll == nil || outcome == events.Cancelled || !x.stepEnded(t, events.Result{Outcome: outcome, Error: err}, false) {
+			x.end(t, outcome, nil, err)
+		}
 		return
 	}
 	x.conclude(t, events.Result{Outcome: events.Inconclusive, Error: &events.TaskError{Code: events.CodeWorkerLost,
@@ -412,6 +431,10 @@ func (x *step) taskDue(t *Task) {
 	case taskBackoff:
 		if t.Env != "" && x.s.Grants[t.Env] == 0 { // a person took it back meanwhile
 			t.RetryAt = 0
+			if t.Of != "" {
+				x.requestUndo(t)
+				return
+			}
 			x.enterEnvironment(t)
 			x.askPeople()
 			return
@@ -430,6 +453,10 @@ func (x *step) taskDue(t *Task) {
 		x.lose(t, "the task ran past its timeout and its worker did not end it")
 	case taskCancelling:
 		x.lose(t, "it did not end after the cancel")
+	case taskPausing:
+		x.stepDone(t)
+	case taskAnalyzing:
+		x.analysisDue(t)
 	}
 }
 
@@ -443,8 +470,11 @@ func (x *step) givenUp(t *Task) string {
 
 // cancelTask stops a task: one that nobody has is over, one that runs is told.
 func (x *step) cancelTask(t *Task) {
+	if x.undoes(t) {
+		return // what is being undone is undone to its end
+	}
 	switch t.Status {
-	case taskDone, taskCancelling:
+	case taskDone, taskCancelling, taskUndoing:
 	case taskRunning:
 		t.Status, t.GiveUpAt, t.RunBy = taskCancelling, x.now+cancelPatience.Milliseconds(), 0
 	default:
