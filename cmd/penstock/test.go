@@ -94,7 +94,9 @@ type tested struct {
 	results  []*scenario.Result // in the order of the files
 	coverage []*scenario.Coverage
 	failed   int
-	took     time.Duration
+
+	mutants   int // that were tried
+	survivors []*scenario.Mutant
 }
 
 func (a *app) test(f testFlags, arg []string) error {
@@ -106,15 +108,16 @@ func (a *app) test(f testFlags, arg []string) error {
 	if err != nil {
 		return err
 	}
-	began := time.Now()
 	set, problems := parse.Files(files)
 	if parse.Failed(problems) {
 		return a.printChecked(len(files), set, problems)
 	}
 	t := playAll(set.Catalog(), only)
-	t.took = time.Since(began)
 	if len(t.results) == 0 {
 		return usagef("there is no scenario in %s", strings.Join(arg, ", ")).withHint("a scenario is a document of kind Scenario; penstock init writes one")
+	}
+	if f.mutate && t.failed == 0 {
+		t.tryMutants()
 	}
 	if f.junit != "" {
 		if err := writeJUnit(f.junit, t); err != nil {
@@ -176,6 +179,9 @@ func (t *tested) verdict(f testFlags) error {
 	if t.failed > 0 {
 		return &failure{exit: exitFailed, code: "failed", message: fmt.Sprintf("%d of %s failed", t.failed, count(len(t.results), "scenario"))}
 	}
+	if f.strict && len(t.survivors) > 0 {
+		return &failure{exit: exitFailed, code: "unnoticed", message: fmt.Sprintf("%s in the rules that no scenario notices", count(len(t.survivors), "change"))}
+	}
 	var below []string
 	for _, c := range t.coverage {
 		if p := percent(c.Count("")); p < f.coverMin {
@@ -224,6 +230,9 @@ func (a *app) testText(f testFlags, t *tested) error {
 	covered.print(a.stdout, "")
 	if f.verbose {
 		a.printUncovered(t)
+	}
+	if f.mutate && t.failed == 0 {
+		a.printMutants(t)
 	}
 	return nil
 }
@@ -288,6 +297,38 @@ func (a *app) printStory(r *scenario.Result, indent string) {
 			state = "-"
 		}
 		fmt.Fprintf(a.stdout, "%s+%-10s  %-14s  %s\n", indent, trimTime(m.At), oneLine(state), paint(a.stdout, w, oneLine(text)))
+	}
+}
+
+// tryMutants changes the rules of each workflow one by one and plays its
+// scenarios until one notices.
+func (t *tested) tryMutants() {
+	for _, c := range t.coverage {
+		var list []*workflows.Scenario
+		for _, r := range t.results {
+			if r.Scenario.Spec.Workflow == c.Workflow {
+				list = append(list, r.Scenario)
+			}
+		}
+		mutants := scenario.Mutants(t.catalog, c.Workflow)
+		noticed := make([]bool, len(mutants))
+		onAll(len(mutants), func(i int) { noticed[i] = mutants[i].Noticed(list) })
+		t.mutants += len(mutants)
+		for i, m := range mutants {
+			if !noticed[i] {
+				t.survivors = append(t.survivors, m)
+			}
+		}
+	}
+}
+
+func (a *app) printMutants(t *tested) {
+	fmt.Fprintf(a.stdout, "\n%s to the rules, %d noticed\n", count(t.mutants, "change"), t.mutants-len(t.survivors))
+	if len(t.survivors) > 0 {
+		fmt.Fprintln(a.stdout, "no scenario notices:")
+	}
+	for _, m := range t.survivors {
+		fmt.Fprintf(a.stdout, "  %s: %s\n", m.Pos, oneLine(m.What))
 	}
 }
 

@@ -16,6 +16,17 @@ type testReport struct {
 	OK        bool             `json:"ok"`
 	Scenarios []reportScenario `json:"scenarios"`
 	Coverage  []reportCoverage `json:"coverage"`
+	Mutants   *reportMutants   `json:"mutants,omitempty"` // with --mutate
+}
+
+type reportMutants struct {
+	All       int            `json:"all"`
+	Survivors []reportMutant `json:"survivors"` // that no scenario notices
+}
+
+type reportMutant struct {
+	At   string `json:"at"`
+	What string `json:"what"`
 }
 
 type reportScenario struct {
@@ -84,6 +95,12 @@ func reportOf(t *tested) testReport {
 			}
 		}
 		out.Coverage = append(out.Coverage, rc)
+	}
+	if t.mutants > 0 {
+		out.Mutants = &reportMutants{All: t.mutants, Survivors: []reportMutant{}}
+		for _, m := range t.survivors {
+			out.Mutants.Survivors = append(out.Mutants.Survivors, reportMutant{m.Pos.String(), m.What})
+		}
 	}
 	return out
 }

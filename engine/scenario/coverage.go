@@ -266,42 +266,49 @@ func (c *Coverage) Count(sort string) (covered, all int) {
 // eachExpr visits the expressions of a definition that decide something, with
 // their paths.
 func eachExpr(v reflect.Value, path string, visit func(path string, e *workflows.Expr)) {
+	eachPart(v, path, func(path string, v reflect.Value) {
+		if e, ok := v.Addr().Interface().(*workflows.Expr); ok {
+			visit(path, e)
+		}
+	})
+}
+
+// eachPart visits all that pointers in a definition lead to, and the structs in
+// it, in a fixed order and with their paths.
+func eachPart(v reflect.Value, path string, visit func(path string, v reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Pointer:
-		if v.IsNil() {
-			return
+		if !v.IsNil() {
+			eachPart(v.Elem(), path, visit)
 		}
-		if e, ok := v.Interface().(*workflows.Expr); ok {
-			visit(path, e)
-			return
-		}
-		if _, ok := v.Interface().(*workflows.Data); ok {
-			return
-		}
-		eachExpr(v.Elem(), path, visit)
 	case reflect.Struct:
+		visit(path, v)
+		switch v.Addr().Interface().(type) {
+		case *workflows.Expr, *workflows.Data:
+			return
+		}
 		for i := range v.NumField() {
 			field := v.Type().Field(i)
 			key, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 			switch {
 			case options == "inline":
-				eachExpr(v.Field(i), path, visit)
+				eachPart(v.Field(i), path, visit)
 			case key != "" && key != "-" && !slices.Contains(notRules, key):
-				eachExpr(v.Field(i), strings.TrimPrefix(path+"."+key, "."), visit)
+				eachPart(v.Field(i), strings.TrimPrefix(path+"."+key, "."), visit)
 			}
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			eachExpr(v.Index(i), path+"["+strconv.Itoa(i)+"]", visit)
+			eachPart(v.Index(i), index(path, i), visit)
 		}
 	case reflect.Map:
-		if v.Type().Key().Kind() != reflect.String {
+		if v.Type().Key().Kind() != reflect.String || v.Type().Elem().Kind() != reflect.Pointer {
 			return
 		}
 		keys := v.MapKeys()
 		slices.SortFunc(keys, func(a, b reflect.Value) int { return cmp.Compare(a.String(), b.String()) })
 		for _, k := range keys {
-			eachExpr(v.MapIndex(k), workflows.Join(path, k.String()), visit)
+			eachPart(v.MapIndex(k), workflows.Join(path, k.String()), visit)
 		}
 	}
 }
