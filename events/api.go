@@ -13,6 +13,7 @@ const (
 	VerbList         = "run.list"         // ListRuns → RunList
 	VerbGet          = "run.get"          // GetRun → RunView
 	VerbWhy          = "run.why"          // GetRun → WhyView
+	VerbEval         = "run.eval"         // EvalRun → Evaluation
 	VerbDecide       = "run.decide"       // Decide → nothing
 	VerbCancel       = "run.cancel"       // CancelRun → nothing
 	VerbPause        = "run.pause"        // PauseRun → nothing
@@ -165,6 +166,29 @@ type WhyView struct {
 	Short   string       `json:"short"` // one line
 	Waiting []WaitReason `json:"waiting,omitempty"`
 	Ended   []string     `json:"ended,omitempty"` // for a done run: how it came to its end, in words
+}
+
+// EvalRun asks for the value of an expression on what a run knows now.
+type EvalRun struct {
+	Run         string `json:"run" validate:"required,max=200"`
+	Expression  string `json:"expression" validate:"required,max=8192"`
+	Environment string `json:"environment,omitempty" validate:"max=200"` // whose rules' names it may read, too
+}
+
+// Evaluation is the value of an expression, and how it comes about.
+type Evaluation struct {
+	Value    any              `json:"value,omitempty"`
+	Error    string           `json:"error,omitempty"`    // why there is no value
+	Parts    []EvaluationPart `json:"parts,omitempty"`    // what was evaluated of it, outer parts first
+	Problems []string         `json:"problems,omitempty"` // why it is no expression, each with a caret under the place
+}
+
+// EvaluationPart is a part of an expression with its value.
+type EvaluationPart struct {
+	Source string `json:"source"`
+	Depth  int    `json:"depth"` // 0 is the whole
+	Value  any    `json:"value,omitempty"`
+	Error  string `json:"error,omitempty"`
 }
 
 // Decide is a decision on an approval.

@@ -71,9 +71,11 @@
 package scenario
 
 import (
+	"errors"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows"
 )
@@ -151,4 +153,14 @@ func PlayUntil(c *workflows.Catalog, s *workflows.Scenario, until time.Duration)
 		w.expect(r)
 	}
 	return r
+}
+
+// Evaluate gives the value of an expression on what the run knows at the end
+// of the result. It errs when there is no run: then it was not started.
+func (r *Result) Evaluate(p workflows.Program, environment string) (events.Evaluation, error) {
+	a := r.end.main()
+	if a.run() == nil {
+		return events.Evaluation{}, errors.New(r.Failures[0].Text)
+	}
+	return run.Evaluation(run.Inspect(a.defs, a.run(), p, environment, r.end.now)), nil
 }
