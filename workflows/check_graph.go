@@ -7,18 +7,8 @@ import (
 
 // graph checks where the states lead.
 func (k *check) graph(w *Workflow) {
-	states := names(w.Spec.States)
-	k.known("spec.initial", "state", w.Spec.Initial, states)
 	for _, s := range w.Ordered() {
 		path := Join("spec.states", s.Name)
-		for i, t := range s.Transitions {
-			k.known(index(path+".transitions", i)+".to", "state", t.To, states)
-		}
-		for _, arm := range s.Arms() {
-			if arm.Key != "" {
-				k.known(path+"."+arm.Key, "state", arm.To, states)
-			}
-		}
 		if len(bodies(s)) == 1 && s.Kind() != "final" {
 			k.arms(path, s)
 		}

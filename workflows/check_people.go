@@ -11,10 +11,19 @@ func (k *check) approval(w *Workflow, path string, a *Approval) {
 	at := path + ".approval"
 	rules := 0
 	for i, name := range a.Environments {
-		if k.known(index(at+".environments", i), "environment", name, names(k.c.Environments)) {
-			rules += len(k.c.Environments[name].Spec.Require)
-		} else {
+		if !k.known(index(at+".environments", i), "environment", name, names(k.c.Environments)) {
 			rules++ // it may well have some
+			continue
+		}
+		e := k.c.Environments[name]
+		rules += len(e.Spec.Require)
+		for _, p := range k.c.Policies {
+			if p.Matches(e, w.Metadata.Name) {
+				rules += len(p.Spec.Require)
+			}
+		}
+		if slices.Contains(a.Environments[:i], name) {
+			k.value(index(at+".environments", i), "repeated-name", "", "%s stands here twice", name)
 		}
 	}
 	if len(a.Quorum) == 0 && a.Rule == nil && rules == 0 {
@@ -31,7 +40,28 @@ func (k *check) approval(w *Workflow, path string, a *Approval) {
 	for i, bound := range a.Binds {
 		k.binds(w, index(at+".binds", i), bound)
 	}
-	k.quorum(at, a)
+	k.remind(at, a)
+	k.quorum(w, at, a)
+}
+
+// remind checks that people are told before it is too late.
+func (k *check) remind(at string, a *Approval) {
+	r := a.Remind
+	if r == nil {
+		return
+	}
+	if r.Every == 0 && r.Escalate == nil {
+		k.fault(at+".remind", "missing", "give it every: 4h, or escalate: {after: 12h, to: release-lead}", "nobody is reminded")
+	}
+	if r.Every > 0 && a.Expires > 0 && r.Every >= a.Expires {
+		k.value(at+".remind.every", "too-late", "let it be shorter", "the approval expires after %s, so nobody is ever reminded", a.Expires)
+	}
+	if e := r.Escalate; e != nil {
+		k.known(at+".remind.escalate.to", "role", e.To, k.roles())
+		if e.After > 0 && a.Expires > 0 && e.After >= a.Expires {
+			k.value(at+".remind.escalate.after", "too-late", "let it be shorter", "the approval expires after %s, so nobody else is ever told", a.Expires)
+		}
+	}
 }
 
 // isUser reports whether a Roles document names the user.
@@ -50,9 +80,9 @@ func (k *check) isUser(name string) bool {
 }
 
 // roleNames gives the roles that are defined, sorted.
-func (k *check) roleNames() []string {
+func (ck *Checker) roleNames() []string {
 	all := map[string]bool{AdministratorR: true}
-	for _, doc := range k.c.Roles {
+	for _, doc := range ck.c.Roles {
 		for name := range doc.Spec.Roles {
 			all[name] = true
 		}
@@ -69,17 +99,29 @@ func (k *check) groups(role string) bool {
 	})
 }
 
-// quorum checks that distinct people can fill the seats.
-func (k *check) quorum(path string, a *Approval) {
+// quorum checks that distinct people can fill the seats: people who hold the
+// roles, may approve runs of this workflow, and are not excluded.
+func (k *check) quorum(w *Workflow, path string, a *Approval) {
 	limited := map[string][]string{} // the people who can fill the seats of a role
 	seats := map[string]int{}
 	for i, seat := range a.Quorum {
 		at := index(path+".quorum", i)
-		if seat.Role == "" || !k.known(at+".role", "role", seat.Role, k.roleNames()) || seat.Role == AdministratorR || k.groups(seat.Role) {
+		if seat.Role == "" || !k.known(at+".role", "role", seat.Role, k.roles()) || seat.Role == AdministratorR {
 			continue
 		}
-		people := slices.DeleteFunc(k.c.Holders(seat.Role), func(u string) bool { return slices.Contains(a.Exclude, u) })
+		if k.groups(seat.Role) {
+			if k.c.permissions() && !k.c.Allows([]string{seat.Role}, ActRunApprove, w.Metadata.Name) && len(k.approvers(w, seat.Role)) < seat.Count {
+				k.value(at+".role", "may-not-approve", "allow run.approve to it under permissions", "the role %s may not approve runs of %s", seat.Role, w.Metadata.Name)
+			}
+			continue
+		}
+		holders := slices.DeleteFunc(k.c.Holders(seat.Role), func(u string) bool { return slices.Contains(a.Exclude, u) })
+		people := slices.DeleteFunc(k.approvers(w, seat.Role), func(u string) bool { return slices.Contains(a.Exclude, u) })
 		if len(people) < seat.Count {
+			if len(holders) >= seat.Count {
+				k.value(at+".role", "may-not-approve", "allow run.approve to it under permissions", "the role %s may not approve runs of %s", seat.Role, w.Metadata.Name)
+				continue
+			}
 			k.value(at+".count", "quorum-too-large", "give the role to more people, or ask for fewer",
 				"%d people with the role %s must approve, and %s", seat.Count, seat.Role, heldBy(people))
 			continue
@@ -87,9 +129,76 @@ func (k *check) quorum(path string, a *Approval) {
 		limited[seat.Role] = people
 		seats[seat.Role] += seat.Count
 	}
-	if need, have := total(seats), matching(limited, seats); have < need && len(a.Quorum) > 1 {
+	need, have := total(seats), matching(limited, seats)
+	if have < need {
 		k.fault(path+".quorum", "quorum-too-large", "each person fills one seat", "%d people must approve, and only %d can fill the seats", need, have)
+		return
 	}
+	k.spare(path, a, limited, seats)
+}
+
+// spare warns where the quorum cannot be filled when one of those who could is
+// left out, for having written or started what is approved.
+func (k *check) spare(path string, a *Approval, people map[string][]string, seats map[string]int) {
+	why := ""
+	switch authors, starter := slices.Contains(a.Exclude, "authors"), slices.Contains(a.Exclude, "starter"); {
+	case authors && starter:
+		why = "is an author or starts the run"
+	case authors:
+		why = "is an author"
+	case starter:
+		why = "starts the run"
+	default:
+		return
+	}
+	need := total(seats)
+	var needed []string
+	for _, person := range everyone(people) {
+		rest := map[string][]string{}
+		for role, all := range people {
+			rest[role] = slices.DeleteFunc(slices.Clone(all), func(u string) bool { return u == person })
+		}
+		if matching(rest, seats) < need {
+			needed = append(needed, person)
+		}
+	}
+	if len(needed) > 0 {
+		k.warn(path+".quorum", "quorum-without-spare", "give the roles to more people", "when %s %s, nobody can fill the quorum", orWords(needed), why)
+	}
+}
+
+func everyone(people map[string][]string) []string {
+	var all []string
+	for _, some := range people {
+		all = append(all, some...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func orWords(words []string) string {
+	if len(words) > 5 {
+		return "one of " + strings.Join(words[:5], ", ") + ", …"
+	}
+	if len(words) == 1 {
+		return words[0]
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}
+
+// permissions reports whether any document says what roles may do. Where none
+// does, who may approve is not judged.
+func (c *Catalog) permissions() bool {
+	return slices.ContainsFunc(c.Roles, func(doc *Roles) bool { return len(doc.Spec.Permissions) > 0 })
+}
+
+// approvers gives the users who hold a role by name and may approve runs of a workflow.
+func (k *check) approvers(w *Workflow, role string) []string {
+	holders := k.c.Holders(role)
+	if !k.c.permissions() {
+		return holders
+	}
+	return slices.DeleteFunc(holders, func(u string) bool { return !k.c.Allows(k.c.RolesOf(u), ActRunApprove, w.Metadata.Name) })
 }
 
 func heldBy(people []string) string {
@@ -160,25 +269,55 @@ func (k *check) binds(w *Workflow, path, bound string) {
 		k.value(path, "unknown-state", meant(parts[0], names(w.Spec.States)), "%s: there is no state %s", bound, parts[0])
 		return
 	}
-	a, rest := s.Doing(), parts[1:]
-	if s.Kind() == "parallel" && len(rest) > 0 {
-		b := s.Parallel[rest[0]]
-		if b == nil {
+	b, rest := &s.Body, parts[1:]
+	switch s.Kind() {
+	case "parallel":
+		if len(rest) == 0 {
+			return
+		}
+		branch := s.Parallel[rest[0]]
+		if branch == nil {
 			k.value(path, "unknown-branch", meant(rest[0], names(s.Parallel)), "%s: the state %s has no branch %s", bound, s.Name, rest[0])
 			return
 		}
-		a, rest = &b.Activity, rest[1:]
-	}
-	if len(rest) == 0 || k.c.Kinds[a.Task] == nil && a.Task != "" {
+		b, rest = &branch.Body, rest[1:]
+	case "forEach":
+		if len(rest) < 2 || s.ForEach.Do == nil {
+			return
+		}
+		b, rest = s.ForEach.Do, rest[1:]
+	case "wait":
+		if len(rest) > 0 && (s.Wait.Event == "" || rest[0] != "event") {
+			k.value(path, "unknown-output", "", "%s: the state %s has no output %s", bound, s.Name, rest[0])
+		}
 		return
 	}
-	if outputs := k.c.OutputsOf(a); outputs[rest[0]] == "" {
+	outputs, known := k.c.results(b)
+	if len(rest) > 0 && known && outputs[rest[0]] == "" {
 		k.value(path, "unknown-output", meant(rest[0], names(outputs)), "%s: %s has no output %s", bound, strings.TrimSuffix(bound, "."+strings.Join(rest, ".")), rest[0])
 	}
 }
 
+// results gives the outputs of a body with their declared types. known is
+// false where what the body does is not known, which is told elsewhere.
+func (c *Catalog) results(b *Body) (outputs map[string]string, known bool) {
+	if b.Workflow == nil {
+		a := b.Doing()
+		return c.OutputsOf(a), c.Kinds[a.Task] != nil || a.Task == ""
+	}
+	child := c.Workflows[b.Workflow.Name]
+	if child == nil {
+		return nil, false
+	}
+	outputs = map[string]string{}
+	for name, out := range child.Spec.Outputs {
+		outputs[name] = out.Type
+	}
+	return outputs, true
+}
+
 // roles checks who people are and what roles may do.
-func (k *check) roles(doc *Roles) {
+func (k *check) rolesDoc(doc *Roles) {
 	owners := map[string]string{}
 	for _, other := range k.c.Roles {
 		if other == doc {
@@ -205,7 +344,7 @@ func (k *check) roles(doc *Roles) {
 	for i, p := range doc.Spec.Permissions {
 		at := index("spec.permissions", i)
 		for j, role := range p.Roles {
-			k.known(index(at+".roles", j), "role", role, k.roleNames())
+			k.known(index(at+".roles", j), "role", role, k.roles())
 		}
 		for j, action := range p.Allow {
 			k.known(index(at+".allow", j), "action", action, Actions())

@@ -1,6 +1,12 @@
 package workflows
 
-import "strings"
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // scenario checks that a test speaks of what its workflow has.
 func (k *check) scenario(s *Scenario) {
@@ -8,21 +14,35 @@ func (k *check) scenario(s *Scenario) {
 		return
 	}
 	w := k.c.Workflows[s.Spec.Workflow]
-	states := names(w.Spec.States)
+	if s.Spec.Start != "" {
+		if _, err := time.Parse(time.RFC3339, s.Spec.Start); err != nil {
+			k.value("spec.start", "bad-time", "write it as '2026-01-05T09:00:00Z'", "%s is not a timestamp", s.Spec.Start)
+		}
+	}
 	k.scenarioInputs(s, w)
 	for _, path := range names(s.Spec.Tasks) {
 		k.answers(w, Join("spec.tasks", path), path, s.Spec.Tasks[path])
 	}
+	for _, name := range names(s.Spec.Environments) {
+		at := Join("spec.environments", name)
+		if k.c.Environments[name] == nil {
+			k.fault(at, "unknown-environment", meant(name, names(k.c.Environments)), "there is no environment %s", name)
+		}
+		for i, h := range s.Spec.Environments[name].Held {
+			if h.To != 0 && h.To <= h.From {
+				k.value(index(at+".held", i)+".to", "ends-before", "", "the hold ends before it begins")
+			}
+		}
+	}
 	for i, p := range s.Spec.People {
 		k.act(w, index("spec.people", i), p)
 	}
-	for i, name := range s.Spec.Expect.Path {
-		k.known(index("spec.expect.path", i), "state", name, states)
+	for i, e := range s.Spec.Events {
+		if strings.Contains(e.Type, "*") {
+			k.value(index("spec.events", i)+".type", "bad-pattern", "", "an event has a whole type, without a *")
+		}
 	}
-	k.known("spec.expect.outcome", "outcome", s.Spec.Expect.Outcome, append(RunOutcomes(), "timedOut", "inconclusive"))
-	for i, n := range s.Spec.Expect.Notified {
-		k.known(index("spec.expect.notified", i)+".channel", "channel", n.Channel, names(k.c.Channels))
-	}
+	k.expectation(w, &s.Spec.Expect)
 }
 
 func (k *check) scenarioInputs(s *Scenario, w *Workflow) {
@@ -44,23 +64,135 @@ func (k *check) scenarioInputs(s *Scenario, w *Workflow) {
 	}
 }
 
-// answers checks what a task answers: path is a state, or state.branch.
-func (k *check) answers(w *Workflow, at, path string, answers []*TaskAnswer) {
-	state, branch, _ := strings.Cut(path, ".")
-	s := w.Spec.States[state]
-	if s == nil {
-		k.fault(at, "unknown-state", meant(state, names(w.Spec.States)), "there is no state %s", state)
-		return
+// expectation checks what a scenario expects.
+func (k *check) expectation(w *Workflow, e *Expectation) {
+	states := names(w.Spec.States)
+	for i, name := range e.Path {
+		k.known(index("spec.expect.path", i), "state", name, states)
 	}
-	a := s.Doing()
-	switch kind := s.Kind(); {
-	case kind == "parallel" && s.Parallel[branch] == nil:
-		k.fault(at, "unknown-branch", "write "+state+". and one of "+strings.Join(names(s.Parallel), ", "), "the state %s has no branch %q", state, branch)
-		return
-	case kind == "parallel":
-		a = &s.Parallel[branch].Activity
-	case kind != "task" && kind != "deploy" || branch != "":
+	k.known("spec.expect.outcome", "outcome", e.Outcome, append(RunOutcomes(), "timedOut", "inconclusive"))
+	k.known("spec.expect.waits", "state", e.Waits, states)
+	if e.Waits != "" && (e.Outcome != "" || e.Ends != 0 || e.Outputs != nil) {
+		k.value("spec.expect.waits", "two-ends", "a run that waits has not ended", "a run waits or has an outcome, not both")
+	}
+	for _, name := range names(e.Outputs) {
+		at := Join("spec.expect.outputs", name)
+		out := w.Spec.Outputs[name]
+		if out == nil {
+			k.fault(at, "unknown-output", meant(name, names(w.Spec.Outputs)), "the workflow has no output %s", name)
+			continue
+		}
+		if _, err := Type(out.Type).Conform(e.Outputs[name]); err != nil && Type(out.Type).Valid() {
+			k.value(at, "wrong-type", "", "%s: %s", name, typeFault(err))
+		}
+	}
+	for i, n := range e.Notified {
+		k.known(index("spec.expect.notified", i)+".channel", "channel", n.Channel, names(k.c.Channels))
+	}
+	for i, effect := range e.Effects {
+		at := index("spec.expect.effects", i)
+		if effect.Task != "" {
+			k.work(w, at+".task", effect.Task, 0)
+		}
+		k.known(at+".kind", "task kind", effect.Kind, names(k.c.Kinds))
+	}
+}
+
+// work finds what is done at a path as scenarios name it: a state,
+// state.branch, state.member, state.metric, undo.PATH, finally.1, and below a
+// child run the paths of its workflow. It tells what is wrong with the path.
+func (k *check) work(w *Workflow, at, path string, depth int) *Activity {
+	if rest, ok := strings.CutPrefix(path, "undo."); ok {
+		if a := k.work(w, at, rest, depth); a != nil {
+			return k.undoOf(at, rest, a)
+		}
+		return nil
+	}
+	if rest, ok := strings.CutPrefix(path, "finally."); ok {
+		for i := range w.Spec.Finally {
+			if rest == strconv.Itoa(i+1) {
+				return &w.Spec.Finally[i].Activity
+			}
+		}
+		k.fault(at, "no-task", "they count from 1", "%s is not a task of finally", path)
+		return nil
+	}
+	name, rest, _ := strings.Cut(path, ".")
+	s := w.Spec.States[name]
+	if s == nil {
+		k.fault(at, "unknown-state", meant(name, names(w.Spec.States)), "there is no state %s", name)
+		return nil
+	}
+	b := &s.Body
+	switch s.Kind() {
+	case "parallel":
+		branch, more, _ := strings.Cut(rest, ".")
+		if s.Parallel[branch] == nil {
+			k.fault(at, "unknown-branch", "write "+name+". and one of "+strings.Join(names(s.Parallel), ", "), "the state %s has no branch %q", name, branch)
+			return nil
+		}
+		b, rest = &s.Parallel[branch].Body, more
+	case "forEach":
+		member, more, _ := strings.Cut(rest, ".")
+		if member == "" || s.ForEach.Do == nil {
+			k.fault(at, "no-task", "write "+name+". and a member", "%s is not a task", path)
+			return nil
+		}
+		b, rest = s.ForEach.Do, more
+	case "task", "deploy", "workflow":
+	default:
 		k.fault(at, "no-task", "", "%s is not a task", path)
+		return nil
+	}
+	return k.workOf(b, at, path, rest, depth)
+}
+
+// workOf finds the rest of a path in a body.
+func (k *check) workOf(b *Body, at, path, rest string, depth int) *Activity {
+	if b.Workflow != nil {
+		child := k.c.Workflows[b.Workflow.Name]
+		if child == nil || depth > 10 {
+			return nil // told where it is started
+		}
+		if rest == "" {
+			k.fault(at, "no-task", "write "+path+". and a task of "+b.Workflow.Name, "%s is a run of its own", path)
+			return nil
+		}
+		return k.work(child, at, rest, depth+1)
+	}
+	if rest == "" {
+		return b.Doing()
+	}
+	if b.Deploy != nil && slices.ContainsFunc(b.Deploy.Analysis, func(m *Metric) bool { return m.Name == rest }) {
+		return &Activity{Task: "sample"}
+	}
+	hint := ""
+	if b.Deploy != nil && len(b.Deploy.Analysis) > 0 {
+		var metrics []string
+		for _, m := range b.Deploy.Analysis {
+			metrics = append(metrics, m.Name)
+		}
+		hint = meant(rest, metrics)
+	}
+	k.fault(at, "no-task", hint, "%s is not a task", path)
+	return nil
+}
+
+func (k *check) undoOf(at, path string, a *Activity) *Activity {
+	switch {
+	case a.Undo != nil:
+		return &Activity{Task: a.Undo.Task}
+	case a.Task == "deploy":
+		return a
+	}
+	k.fault(at, "no-task", "", "%s has no undo", path)
+	return nil
+}
+
+// answers checks what a task answers.
+func (k *check) answers(w *Workflow, at, path string, answers []*TaskAnswer) {
+	a := k.work(w, at, path, 0)
+	if a == nil {
 		return
 	}
 	outputs := k.c.OutputsOf(a)
@@ -76,37 +208,66 @@ func (k *check) answers(w *Workflow, at, path string, answers []*TaskAnswer) {
 				k.value(at, "wrong-type", "", "%s: %s", name, typeFault(err))
 			}
 		}
-		if answer.Fails != nil && answer.Outputs != nil {
-			k.fault(index(at, i)+".fails", "two-answers", "keep one of them", "a task fails or gives outputs, not both")
+		var does []string
+		for _, is := range []placed{{name: "outputs", set: answer.Outputs != nil}, {name: "fails", set: answer.Fails != nil},
+			{name: "neverStarts", set: answer.NeverStarts}, {name: "timesOut", set: answer.TimesOut}, {name: "workerLost", set: answer.WorkerLost}} {
+			if is.set {
+				does = append(does, is.name)
+			}
+		}
+		if len(does) > 1 {
+			k.fault(index(at, i)+"."+does[1], "two-answers", "keep one of them, or write two answers", "an answer is one thing, this one has %s", strings.Join(does, " and "))
 		}
 	}
 }
 
 func (k *check) act(w *Workflow, at string, p *PersonAct) {
-	does := 0
-	for _, name := range []string{p.Approves, p.Rejects} {
-		if name == "" {
-			continue
-		}
-		does++
-		key := ".approves"
-		if name != p.Approves {
-			key = ".rejects"
-		}
-		if s := w.Spec.States[name]; s == nil || s.Approval == nil {
-			var approvals []string
-			for _, s := range w.Ordered() {
-				if s.Approval != nil {
-					approvals = append(approvals, s.Name)
-				}
-			}
-			k.value(at+key, "unknown-approval", meant(name, approvals), "there is no approval %s", name)
+	var does []string
+	for _, is := range []struct{ key, approval string }{{"approves", p.Approves}, {"rejects", p.Rejects}, {"requestsChanges", p.RequestsChanges},
+		{"withdraws", p.Withdraws}, {"delegates", p.Delegates}, {"escalates", p.Escalates}} {
+		if is.approval != "" {
+			does = append(does, is.key)
+			k.approvalState(w, at+"."+is.key, is.approval)
 		}
 	}
-	if p.Cancels {
-		does++
+	for _, is := range []placed{{name: "breaksGlass", set: p.BreaksGlass != ""}, {name: "cancels", set: p.Cancels}, {name: "pauses", set: p.Pauses},
+		{name: "resumes", set: p.Resumes}, {name: "retries", set: p.Retries != ""}} {
+		if is.set {
+			does = append(does, is.name)
+		}
 	}
-	if does != 1 {
-		k.fault(at, "one-act", "", "a person does one of approves, rejects, cancels")
+	if len(does) != 1 {
+		k.fault(at, "one-act", "", "a person does one of approves, rejects, requestsChanges, withdraws, delegates, escalates, breaksGlass, cancels, pauses, resumes, retries")
 	}
+	if (p.To != "") != (p.Delegates != "") {
+		k.fault(at+cmp.Or(map[bool]string{true: ".to"}[p.To != ""], ".delegates"), "missing", "write {delegates: STATE, to: USER}", "to says to whom a person delegates")
+	}
+	if p.NotBefore != 0 && p.Approves == "" {
+		k.fault(at+".notBefore", "misplaced-key", "", "notBefore is for approves")
+	}
+	k.known(at+".breaksGlass", "environment", p.BreaksGlass, names(k.c.Environments))
+	k.known(at+".retries", "state", p.Retries, names(w.Spec.States))
+}
+
+// approvalState checks that people are asked in a state: it is an approval, or
+// enters an environment, which may ask by itself.
+func (k *check) approvalState(w *Workflow, at, name string) {
+	var approvals []string
+	for _, s := range w.Ordered() {
+		if s.Approval != nil || k.enters(s) {
+			approvals = append(approvals, s.Name)
+		}
+	}
+	if !slices.Contains(approvals, name) {
+		k.value(at, "unknown-approval", meant(name, approvals), "there is no approval %s", name)
+	}
+}
+
+// enters reports whether a state works on an environment.
+func (k *check) enters(s *State) bool {
+	on := func(b *Body) bool {
+		return b != nil && (b.Deploy != nil || b.Environment != "" || b.Workflow != nil)
+	}
+	return on(&s.Body) || s.ForEach != nil && on(s.ForEach.Do) || s.Compensate != nil ||
+		slices.ContainsFunc(s.Branches(), func(b *Branch) bool { return on(&b.Body) })
 }

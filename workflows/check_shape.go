@@ -54,6 +54,8 @@ func (k *check) shape(doc any) {
 				continue
 			}
 			k.value(path, "too-small", "", "%s is %v, it is %s at least", name, e.Value(), e.Param())
+		case "len":
+			k.value(path, "wrong-size", "", "%s has %d, it needs exactly %s", name, reflect.ValueOf(e.Value()).Len(), e.Param())
 		case "max":
 			if e.Kind() == reflect.String {
 				k.value(path, "too-long", "", "%s is longer than %s characters", name, e.Param())

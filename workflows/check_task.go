@@ -6,14 +6,56 @@ import (
 )
 
 // activity checks a task: its kind, what it is given, and what it gives.
-func (k *check) activity(path string, a *Activity) {
-	k.known(path+".environment", "environment", a.Environment, names(k.c.Environments))
-	k.secrets(path, a)
+func (k *check) activity(path string, a *Activity, each *ForEach) {
+	k.site(path+".environment", a.Environment, each)
+	k.secrets(path, a, each)
+	k.withSecrets(path+".with", a.With)
+	k.undo(path+".undo", a)
 	if a.Task == "" || !k.known(path+".task", "task kind", a.Task, names(k.c.Kinds)) {
 		return
 	}
 	k.with(path, a)
 	k.outputs(path, a)
+}
+
+// undo checks what takes a task back.
+func (k *check) undo(path string, a *Activity) {
+	u := a.Undo
+	if u == nil || u.Task == "" || !k.known(path+".task", "task kind", u.Task, names(k.c.Kinds)) {
+		return
+	}
+	k.with(path, &Activity{Task: u.Task, With: u.With})
+	k.withSecrets(path+".with", u.With)
+}
+
+// site checks the environment of a body: a name, or the member of the
+// forEach that it stands in.
+func (k *check) site(path, environment string, each *ForEach) {
+	if !strings.Contains(environment, "${{") {
+		k.known(path, "environment", environment, names(k.c.Environments))
+		return
+	}
+	switch {
+	case each == nil:
+		k.value(path, "wrong-value", "only below forEach, where it is the member, does it come from an expression", "an environment is a name, not an expression")
+	case MemberName(environment, each.As, "") != "":
+		k.value(path, "wrong-value", "write '${{ "+each.As+" }}'", "an environment is a name, or the member and nothing else")
+	}
+}
+
+// environments gives the environments that a body may work on. open tells that
+// there may be others, which show only at run time.
+func (c *Catalog) environments(b *Body, each *ForEach) (found []string, open bool) {
+	name := b.Doing().Environment
+	switch {
+	case name == "":
+		return nil, false
+	case each == nil || MemberName(name, each.As, "") != "":
+		return []string{name}, false
+	case each.Environments != nil:
+		return c.Selected(each.Environments), false
+	}
+	return nil, true
 }
 
 // with checks the inputs of a task against its kind. given are inputs that
@@ -73,7 +115,7 @@ func (k *check) outputs(path string, a *Activity) {
 }
 
 // secrets checks that the environment has the secrets that a task asks for.
-func (k *check) secrets(path string, a *Activity) {
+func (k *check) secrets(path string, a *Activity, each *ForEach) {
 	if len(a.Secrets) == 0 {
 		return
 	}
@@ -81,13 +123,16 @@ func (k *check) secrets(path string, a *Activity) {
 		k.fault(path+".secrets", "secrets-of-nowhere", "name the environment", "secrets belong to an environment, and this task names none")
 		return
 	}
-	e := k.c.Environments[a.Environment]
-	if e == nil {
-		return
-	}
-	for i, name := range a.Secrets {
-		if _, ok := e.Spec.Secrets[name]; !ok {
-			k.value(index(path+".secrets", i), "unknown-secret", meant(name, names(e.Spec.Secrets)), "the environment %s has no secret %s", a.Environment, name)
+	places, _ := k.c.environments(&Body{Activity: *a}, each)
+	for _, place := range places {
+		e := k.c.Environments[place]
+		if e == nil {
+			continue
+		}
+		for i, name := range a.Secrets {
+			if _, ok := e.Spec.Secrets[name]; !ok {
+				k.value(index(path+".secrets", i), "unknown-secret", meant(name, names(e.Spec.Secrets)), "the environment %s has no secret %s", place, name)
+			}
 		}
 	}
 }

@@ -6,14 +6,34 @@ import (
 	"strings"
 )
 
-// workflow checks a workflow: its names, what its states do, and the graph.
+// maxStates is how many states a workflow has at most: what is proved over its
+// paths grows faster than it does.
+const maxStates = 1000
+
+// TooLarge reports whether a workflow is refused for its size alone. Nothing
+// else is then said of it.
+func TooLarge(w *Workflow) bool { return len(w.Spec.States) > maxStates }
+
+// workflow checks a workflow: its names and what its states do.
 func (k *check) workflow(w *Workflow) {
+	if TooLarge(w) {
+		k.fault("spec.states", "too-many-states", "make parts of it workflows of their own, and start them with workflow", "a workflow has %d states at most, this one has %d", maxStates, len(w.Spec.States))
+		return
+	}
 	for _, name := range names(w.Spec.Inputs) {
 		k.input(Join("spec.inputs", name), name, w.Spec.Inputs[name])
+	}
+	for _, name := range names(w.Spec.Outputs) {
+		at := Join("spec.outputs", name)
+		k.field(at, name)
+		if t := w.Spec.Outputs[name].Type; t != "" {
+			k.typed(at+".type", Type(t))
+		}
 	}
 	for i, t := range w.Spec.Triggers {
 		k.trigger(w, index("spec.triggers", i), t)
 	}
+	k.known("spec.onCancel", "state", w.Spec.OnCancel, names(w.Spec.States))
 	for _, s := range w.Ordered() {
 		k.state(w, Join("spec.states", s.Name), s)
 	}
@@ -22,12 +42,37 @@ func (k *check) workflow(w *Workflow) {
 		if f.Task == "" {
 			k.fault(path, "missing", "", "task is missing")
 		}
-		k.activity(path, &f.Activity)
+		if f.Undo != nil {
+			k.fault(path+".undo", "misplaced-key", "a closing task is not undone", "a task of finally has no undo")
+		}
+		k.activity(path, &f.Activity, nil)
 	}
 	for i, n := range w.Spec.Notify {
 		k.notify(index("spec.notify", i), n)
 	}
+	k.leads(w)
 	k.graph(w)
+	k.startsItself(w)
+}
+
+// leads checks that what leads somewhere leads to a state.
+func (k *check) leads(w *Workflow) {
+	states := names(w.Spec.States)
+	k.known("spec.initial", "state", w.Spec.Initial, states)
+	for _, s := range w.Ordered() {
+		path := Join("spec.states", s.Name)
+		for i, t := range s.Transitions {
+			k.known(index(path+".transitions", i)+".to", "state", t.To, states)
+		}
+		for i, arm := range s.Events {
+			k.known(index(path+".events", i)+".to", "state", arm.To, states)
+		}
+		for _, arm := range s.Arms() {
+			if arm.Key != "" {
+				k.known(path+"."+arm.Key, "state", arm.To, states)
+			}
+		}
+	}
 }
 
 func (k *check) input(path, name string, in *Input) {
@@ -68,8 +113,16 @@ func (k *check) input(path, name string, in *Input) {
 func typeFault(err error) string { return strings.ReplaceAll(err.Error(), ErrType.Error()+": ", "") }
 
 func (k *check) trigger(w *Workflow, path string, t *Trigger) {
-	if i := strings.IndexByte(t.Event, '*'); i >= 0 && i < len(t.Event)-1 {
-		k.value(path+".event", "bad-pattern", "", "a * can only be the last character of an event type")
+	switch {
+	case t.Event != "" && t.Schedule != nil:
+		k.fault(path+".schedule", "two-triggers", "make it two triggers", "a trigger has event or schedule, not both")
+	case t.Event == "" && t.Schedule == nil:
+		k.fault(path, "missing", "give it event: dev.cdevents.change.merged.*, or schedule: {cron: '0 2 * * *'}", "a trigger needs event or schedule")
+	}
+	k.eventType(path+".event", t.Event)
+	if t.Schedule != nil {
+		k.cron(path+".schedule.cron", t.Schedule.Cron)
+		k.zone(path+".schedule.timezone", t.Schedule.Timezone)
 	}
 	for _, name := range names(t.Inputs) {
 		if w.Spec.Inputs[name] == nil {
@@ -95,14 +148,27 @@ func (k *check) notify(path string, n *NotifyRule) {
 
 // bodies gives the keys that say what a state does, of those that it has.
 func bodies(s *State) []string {
-	var found []string
+	found := bodyKeys(&s.Body)
 	for _, b := range []struct {
 		key string
 		set bool
-	}{{"task", s.Task != ""}, {"parallel", s.Parallel != nil}, {"approval", s.Approval != nil}, {"wait", s.Wait != nil},
-		{"deploy", s.Deploy != nil}, {"workflow", s.Workflow != nil}, {"forEach", s.ForEach != nil}, {"compensate", s.Compensate != nil}, {"final", s.Final != ""}} {
+	}{{"parallel", s.Parallel != nil}, {"forEach", s.ForEach != nil}, {"approval", s.Approval != nil}, {"wait", s.Wait != nil},
+		{"compensate", s.Compensate != nil}, {"final", s.Final != ""}} {
 		if b.set {
 			found = append(found, b.key)
+		}
+	}
+	return found
+}
+
+func bodyKeys(b *Body) []string {
+	var found []string
+	for _, key := range []struct {
+		key string
+		set bool
+	}{{"task", b.Task != ""}, {"deploy", b.Deploy != nil}, {"workflow", b.Workflow != nil}} {
+		if key.set {
+			found = append(found, key.key)
 		}
 	}
 	return found
@@ -114,7 +180,7 @@ func (k *check) state(w *Workflow, path string, s *State) {
 	}
 	switch does := bodies(s); len(does) {
 	case 0:
-		k.fault(path, "no-body", "give it one of task, parallel, approval, wait, deploy, final", "the state %s does nothing", s.Name)
+		k.fault(path, "no-body", "give it one of task, deploy, workflow, parallel, forEach, approval, wait, compensate, final", "the state %s does nothing", s.Name)
 		return
 	case 1:
 	default:
@@ -123,80 +189,87 @@ func (k *check) state(w *Workflow, path string, s *State) {
 	}
 	k.misplaced(path, s)
 	switch s.Kind() {
-	case "task":
-		k.activity(path, &s.Activity)
 	case "parallel":
-		k.parallel(path, s)
-	case "deploy":
-		k.deploy(path, s)
+		k.parallel(w, path, s)
+	case "forEach":
+		k.forEach(w, path+".forEach", s.ForEach)
 	case "approval":
 		k.approval(w, path, s.Approval)
+	case "wait":
+		k.wait(path+".wait", s.Wait)
+	case "compensate":
+		k.compensate(w, path+".compensate", s)
+	case "final":
+		k.known(path+".page", "role", s.Page, k.roles())
+	default:
+		k.body(w, path, &s.Body, nil, s)
 	}
 	for i, r := range s.Gate {
 		if r.Require == nil && r.Warn == nil {
 			k.fault(index(path+".gate", i), "missing", "", "a line of a gate needs require or warn")
 		}
 	}
+	for i, arm := range s.Events {
+		k.eventType(index(path+".events", i)+".event", arm.Event)
+	}
 }
 
-// misplaced refuses keys that mean nothing in a state of this kind.
-func (k *check) misplaced(path string, s *State) {
-	kind := s.Kind()
-	for _, key := range []struct {
-		name  string
-		set   bool
-		kinds []string
-	}{
-		{"with", s.With != nil, []string{"task"}},
-		{"environment", s.Environment != "", []string{"task"}},
-		{"secrets", s.Secrets != nil, []string{"task", "deploy"}},
-		{"outputs", s.Outputs != nil, []string{"task", "deploy"}},
-		{"pool", s.Pool != "", []string{"task", "deploy"}},
-		{"retry", s.Retry != nil, []string{"task", "deploy"}},
-		{"startTimeout", s.StartTimeout != 0, []string{"task", "deploy"}},
-		{"timeout", s.Timeout != 0, []string{"task", "deploy"}}, // of a parallel state each branch has its own
-		{"gate", s.Gate != nil, []string{"parallel"}},
-		{"next", s.Next != "", notFinal}, {"onFail", s.OnFail != "", notFinal}, {"transitions", s.Transitions != nil, notFinal},
-		{"onReject", s.OnReject != "", []string{"approval"}}, {"onExpire", s.OnExpire != "", []string{"approval"}},
-		{"onTimeout", s.OnTimeout != "", []string{"task", "parallel", "deploy"}},
-		{"onInconclusive", s.OnInconclusive != "", []string{"task", "parallel", "deploy"}},
-	} {
-		if !key.set || slices.Contains(key.kinds, kind) {
-			continue
-		}
-		hint := "it belongs to " + strings.Join(key.kinds, ", ")
-		if kind == "final" {
-			hint = "a run ends in a final state"
-		} else if kind == "deploy" && (key.name == "with" || key.name == "environment") {
-			hint = "write it below deploy"
-		}
-		k.fault(path+"."+key.name, "misplaced-key", hint, "a state with %s has no %s", kind, key.name)
-	}
+// placed is a key with the kinds of states or bodies that have it.
+type placed struct {
+	name  string
+	set   bool
+	kinds []string
 }
 
 var notFinal = []string{"task", "deploy", "workflow", "parallel", "forEach", "approval", "wait", "compensate"}
 
-func (k *check) parallel(path string, s *State) {
-	if len(s.Parallel) == 0 {
-		k.fault(path+".parallel", "too-few", "", "a parallel state needs branches")
-	}
-	for _, b := range s.Branches() {
-		at := Join(path+".parallel", b.Name)
-		if what := CheckName(b.Name); what != "" {
-			k.fault(at, "bad-name", "", "%s", what)
-		}
-		if b.Task == "" {
-			k.fault(at, "missing", "a branch is a task", "task is missing")
-			continue
-		}
-		k.activity(at, &b.Activity)
+// misplaced refuses keys that mean nothing in a state of this kind.
+func (k *check) misplaced(path string, s *State) {
+	work := []string{"task", "deploy", "parallel", "forEach"}
+	k.place(path, "state", s.Kind(), append(activityKeys(&s.Activity), []placed{
+		{"join", s.Join != "", []string{"parallel"}},
+		{"gate", s.Gate != nil, []string{"parallel"}},
+		{"page", s.Page != "", []string{"final"}},
+		{"events", s.Events != nil, notFinal},
+		{"next", s.Next != "", notFinal}, {"onFail", s.OnFail != "", notFinal}, {"transitions", s.Transitions != nil, notFinal},
+		{"onReject", s.OnReject != "", []string{"approval", "workflow"}}, {"onExpire", s.OnExpire != "", []string{"approval", "workflow"}},
+		{"onTimeout", s.OnTimeout != "", append(work, "wait")},
+		{"onInconclusive", s.OnInconclusive != "", []string{"task", "deploy"}},
+	}...))
+}
+
+// activityKeys are the keys of a task that not all bodies have.
+func activityKeys(a *Activity) []placed {
+	both := []string{"task", "deploy"}
+	return []placed{
+		{"with", a.With != nil, []string{"task"}},
+		{"environment", a.Environment != "", []string{"task"}},
+		{"undo", a.Undo != nil, []string{"task"}},
+		{"secrets", a.Secrets != nil, both}, {"outputs", a.Outputs != nil, both}, {"pool", a.Pool != "", both}, {"retry", a.Retry != nil, both},
+		{"startTimeout", a.StartTimeout != 0, both}, {"timeout", a.Timeout != 0, both}, // of a parallel state each branch has its own
 	}
 }
 
-func (k *check) deploy(path string, s *State) {
-	k.known(path+".deploy.environment", "environment", s.Deploy.Environment, names(k.c.Environments))
-	a := s.Doing()
-	k.secrets(path, a)
-	k.with(path+".deploy", a, "artifact", "strategy")
-	k.outputs(path, a)
+func (k *check) place(path, what, kind string, keys []placed) {
+	for _, key := range keys {
+		if !key.set || slices.Contains(key.kinds, kind) {
+			continue
+		}
+		hint := "it belongs to " + strings.Join(key.kinds, ", ")
+		switch {
+		case kind == "final":
+			hint = "a run ends in a final state"
+		case kind == "deploy" && (key.name == "with" || key.name == "environment"):
+			hint = "write it below deploy"
+		case kind == "deploy" && key.name == "undo":
+			hint = "a deploy has its undo by nature"
+		case kind == "workflow" && key.name == "with":
+			hint = "write inputs below workflow"
+		case kind == "parallel" && what == "state" && slices.Contains([]string{"timeout", "startTimeout", "retry", "environment", "with"}, key.name):
+			hint = "give it to the branches"
+		case kind == "forEach" && slices.Contains([]string{"timeout", "startTimeout", "retry", "environment", "with", "undo", "secrets"}, key.name):
+			hint = "give it to the body below do"
+		}
+		k.fault(path+"."+key.name, "misplaced-key", hint, "a %s with %s has no %s", what, kind, key.name)
+	}
 }

@@ -170,6 +170,21 @@ func (d *Duration) UnmarshalText(p []byte) (err error) {
 	return err
 }
 
+// String writes it as people do: "10m", "1h30m", "1d".
+func (d Duration) String() string {
+	if d > 0 && d.D()%(24*time.Hour) == 0 {
+		return strconv.Itoa(int(d.D()/(24*time.Hour))) + "d"
+	}
+	text := d.D().String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
 // MarshalText writes it as Go does.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 

@@ -22,8 +22,12 @@ func ShippedKinds() map[string]*TaskKind {
 				"findings": "list(map(any))", "tools": "list(string)", "report": "string"}},
 		"deploy": {Runs: events.RunsOnce, Status: true,
 			Inputs: map[string]string{"artifact": "string", "strategy": "string", "args": "list(string)?", "env": "map(string)?",
-				"health": "string?", "healthTimeout": "duration?", "drain": "duration?", "instances": "int?"},
+				"health": "string?", "healthTimeout": "duration?", "drain": "duration?", "instances": "int?",
+				"weight": "int?", "step": "int?", "undo": "string?"}, // given by the engine: a part of the traffic, the step of a canary, what is taken back
 			Outputs: map[string]string{"url": "string", "artifact": "string", "previous": "string", "instances": "int", "durationMs": "int"}},
+		"sample": {Runs: events.RunsRepeatable,
+			Inputs:  map[string]string{"query": "map(string)", "metric": "string", "artifact": "string?"},
+			Outputs: map[string]string{"value": "double", "baseline": "double?"}},
 		"notify": {Runs: events.RunsRepeatable,
 			Inputs:  map[string]string{"channel": "string", "url": "string?", "title": "string?", "text": "string"},
 			Outputs: map[string]string{"sent": "bool", "service": "string?"}},

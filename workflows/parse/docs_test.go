@@ -49,7 +49,7 @@ metadata: {name: production}
 apiVersion: penstock/v1
 kind: Roles
 metadata: {name: people}
-spec: {roles: {release-manager: {users: [marta, li]}}}
+spec: {roles: {release-manager: {users: [marta, li, jonas]}}}
 `
 
 func TestEveryDefinitionInTheDocumentationIsSound(t *testing.T) {

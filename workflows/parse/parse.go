@@ -149,7 +149,8 @@ func parallel(n int, do func(i int)) {
 func assemble(units []*unit) (*Set, []workflows.Problem) {
 	refuseRepeated(units)
 	catalog := catalogOf(units)
-	parallel(len(units), func(i int) { units[i].check(catalog) })
+	checker := workflows.NewChecker(catalog)
+	parallel(len(units), func(i int) { units[i].check(catalog, checker) })
 	dropDependents(catalog, units)
 	set := &Set{catalog: catalogOf(slices.DeleteFunc(slices.Clone(units), func(u *unit) bool { return u.bad }))}
 	var problems []workflows.Problem
@@ -167,7 +168,7 @@ func assemble(units []*unit) (*Set, []workflows.Problem) {
 }
 
 // check runs the checks over a document and compiles its expressions.
-func (u *unit) check(catalog *workflows.Catalog) {
+func (u *unit) check(catalog *workflows.Catalog, checker *workflows.Checker) {
 	defer func() {
 		if r := recover(); r != nil { // a fault of ours or of a library must not stop the other documents
 			u.dec.problems = append(u.dec.problems, u.src.problem(1, 1, "internal", "", fmt.Sprintf("the document cannot be checked: %v", r), "please report this"))
@@ -177,8 +178,10 @@ func (u *unit) check(catalog *workflows.Catalog) {
 	if u.value == nil {
 		return
 	}
-	checked := u.place(workflows.CheckDocument(catalog, u.value))
-	(&compiler{c: catalog, unit: u}).run()
+	checked := u.place(checker.Document(u.value))
+	if w, ok := u.value.(*workflows.Workflow); !ok || !workflows.TooLarge(w) {
+		(&compiler{c: catalog, unit: u}).run()
+	}
 	u.dec.problems = append(u.dec.problems, checked...)
 }
 
