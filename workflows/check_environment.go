@@ -61,9 +61,21 @@ func (k *check) unique(path string, rules []*Rule) {
 	}
 }
 
-// policy checks that a policy is for something that there is.
+// policy checks that a policy is for something that there is. Where it is
+// checked without any environment, that is not judged.
 func (k *check) policy(p *Policy) {
 	k.unique("spec.require", p.Spec.Require)
+	if len(k.c.Environments) > 0 {
+		k.matches(p)
+	}
+	for i, pattern := range p.Spec.Workflows {
+		if all := names(k.c.Workflows); len(all) > 0 && !slices.ContainsFunc(all, func(name string) bool { return Match(pattern, name) }) {
+			k.warn(index("spec.workflows", i), "matches-nothing", meant(pattern, all), "no workflow is called %s", pattern)
+		}
+	}
+}
+
+func (k *check) matches(p *Policy) {
 	matched := map[*Environment]bool{}
 	for _, e := range k.c.Environments {
 		if (&Policy{Spec: PolicySpec{Environments: p.Spec.Environments, Labels: p.Spec.Labels}}).Matches(e, "") {
@@ -82,11 +94,6 @@ func (k *check) policy(p *Policy) {
 			at = "spec.labels"
 		}
 		k.warn(at, "matches-nothing", "its rules hold nowhere", "the policy %s matches no environment", p.Metadata.Name)
-	}
-	for i, pattern := range p.Spec.Workflows {
-		if !slices.ContainsFunc(names(k.c.Workflows), func(name string) bool { return Match(pattern, name) }) {
-			k.warn(index("spec.workflows", i), "matches-nothing", meant(pattern, names(k.c.Workflows)), "no workflow is called %s", pattern)
-		}
 	}
 }
 

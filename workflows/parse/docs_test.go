@@ -186,7 +186,7 @@ func asked(line string) string {
 }
 
 func analyzed(line string) string {
-	return in("", "    s: {deploy: {environment: prod, strategy: canary, artifact: x, steps: [{weight: 5}, {analyze: 1h}], analysis: [{name: a, query: {prometheus: q}, every: 1m, "+line+"}]}, next: done, onFail: done}")
+	return in("", "    s: {deploy: {environment: prod, strategy: canary, artifact: x, steps: [{weight: 5}, {analyze: 1h}, {weight: 100}], analysis: [{name: a, query: {prometheus: q}, every: 1m, "+line+"}]}, next: done, onFail: done}")
 }
 
 func in(spec, state string) string {
