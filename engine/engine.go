@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -37,6 +38,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/relay"
 	"github.com/penstock-cd/penstock/engine/internal/router"
 	"github.com/penstock-cd/penstock/engine/internal/service"
+	"github.com/penstock-cd/penstock/engine/internal/sources"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
@@ -69,8 +71,11 @@ type Options struct {
 	External string
 	// Replicas of every stream; 1.
 	Replicas int
-	// Workflows are folders of definitions that are put in force and watched.
+	// Workflows are folders of definitions, or branches of Git repositories
+	// (git+https://host/repository#branch:path), that are put in force and watched.
 	Workflows []string
+	// WorkflowsPoll is how often Git repositories are asked for something new; 1m.
+	WorkflowsPoll time.Duration
 	// Heartbeat and HeartbeatTimeout say how often workers report, and when
 	// one that does not is lost.
 	Heartbeat, HeartbeatTimeout time.Duration
@@ -88,23 +93,23 @@ type Engine struct {
 	ready chan struct{}
 	once  sync.Once
 
-	broker *broker.Broker
-	js     jetStreams
-	kv     jetstream.KeyValue // definitions, and the router's mark
-	log    journal.Journal
-	defs   *definitions.Store
-	index  *projection.Index
-	owner  *owner.Owner
-	relay  *relay.Relay
-	svc    *service.Service
-	key    ed25519.PrivateKey
-	http   net.Listener
-	info   events.ServerInfo
+	broker  *broker.Broker
+	js      jetStreams
+	kv      jetstream.KeyValue // definitions, and the router's mark
+	log     journal.Journal
+	defs    *definitions.Store
+	index   *projection.Index
+	owner   *owner.Owner
+	relay   *relay.Relay
+	svc     *service.Service
+	sources *sources.Sources
+	key     ed25519.PrivateKey
+	http    net.Listener
+	info    events.ServerInfo
 
 	tasks, out *backlog // what the relay publishes to
 
-	observe owner.Observer      // for Bench; may be nil
-	folders map[string][32]byte // what each folder of definitions looked like when it was applied
+	observe owner.Observer // for Bench; may be nil
 }
 
 // New checks options; it starts nothing.
@@ -128,7 +133,7 @@ func New(o Options) (*Engine, error) {
 	if o.Version == "" {
 		o.Version = Version()
 	}
-	return &Engine{o: o, ready: make(chan struct{}), folders: map[string][32]byte{}}, nil
+	return &Engine{o: o, ready: make(chan struct{})}, nil
 }
 
 // Version is the version of this program, from its build.
@@ -199,14 +204,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if err := e.start(ctx); err != nil {
 		return err
 	}
-	for _, dir := range e.o.Workflows {
-		look, err := e.applyFolder(ctx, dir, [32]byte{})
-		if err != nil {
-			return fmt.Errorf("definitions in %s: %w", dir, err)
-		}
-		e.folders[dir] = look
-	}
-	return nil
+	return e.sources.Start(ctx)
 }
 
 // start takes the partitions over and carries out what was left undone.
@@ -231,8 +229,18 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log,
-		Broker: e.broker, Emit: e.relay.Emit, Changed: e.ensureConsumers, Info: e.info, Log: e.o.Log})
-	return err
+		Broker: e.broker, Emit: e.relay.Emit, Changed: e.ensureConsumers, Info: e.info, Log: e.o.Log,
+		Sources: func() []events.DefinitionSource { return e.sources.Status() }})
+	if err != nil {
+		return err
+	}
+	e.sources, err = sources.New(sources.Options{Places: e.o.Workflows, Poll: e.o.WorkflowsPoll, Cache: filepath.Join(e.o.Dir, "git"),
+		Service: e.svc, Store: e.defs, Log: e.o.Log})
+	if err != nil {
+		return err
+	}
+	e.defs.Hold(e.sources.Names()...)
+	return nil
 }
 
 // deployed is what an environment runs, as far as the index knows.
@@ -311,7 +319,7 @@ func (e *Engine) serve(asked context.Context) error {
 	work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
 	work.Go(func() { fail("events", e.route(ctx)) })
 	work.Go(func() { e.clean(ctx) })
-	work.Go(func() { e.watchDefinitions(ctx) })
+	work.Go(func() { e.sources.Run(ctx) })
 	if e.http != nil {
 		work.Go(func() { fail("http", e.serveHTTP(ctx)) })
 	}

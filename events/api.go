@@ -97,7 +97,8 @@ type RunList struct {
 type RunView struct {
 	ID          string     `json:"id"`
 	Workflow    string     `json:"workflow"`
-	Definition  string     `json:"definition"` // digest of the workflow it runs
+	Definition  string     `json:"definition"`       // digest of the workflow it runs
+	Origin      *Origin    `json:"origin,omitempty"` // where that came from
 	Title       string     `json:"title"`
 	Status      string     `json:"status"`            // "running", "waiting" (for people) or "done"
 	Outcome     string     `json:"outcome,omitempty"` // of a done run
@@ -113,6 +114,14 @@ type RunView struct {
 	Path    []Step         `json:"path,omitempty"`
 	Tasks   []TaskView     `json:"tasks,omitempty"`   // of the state it is in
 	Waiting []WaitReason   `json:"waiting,omitempty"` // what it waits for
+}
+
+// Origin says where a definition came from, as Definition does.
+type Origin struct {
+	Source string `json:"source,omitempty"`
+	File   string `json:"file,omitempty"`
+	Commit string `json:"commit,omitempty"`
+	Author string `json:"author,omitempty"`
 }
 
 // Step is one visit of a state.
@@ -333,6 +342,10 @@ type Apply struct {
 	ID     string       `json:"id" validate:"required,max=100"`
 	Files  []SourceFile `json:"files" validate:"required,min=1"`
 	DryRun bool         `json:"dryRun,omitempty"`
+	// Source is the name that these files are applied under.
+	Source string `json:"source,omitempty" validate:"max=500"`
+	// Prune removes what was applied under that name and is not in Files.
+	Prune bool `json:"prune,omitempty"`
 }
 
 // SourceFile is a file of definitions.
@@ -354,8 +367,11 @@ type Definition struct {
 	Kind   string `json:"kind"`
 	Name   string `json:"name"`
 	Digest string `json:"digest"`
-	Change string `json:"change,omitempty"` // of an Apply: "created", "changed", "unchanged", "refused"
+	Change string `json:"change,omitempty"` // of an Apply: "created", "changed", "unchanged", "removed", "refused"
 	File   string `json:"file,omitempty"`
+	Source string `json:"source,omitempty"` // "folder:PATH", "apply:NAME", or the address of a Git repository
+	Commit string `json:"commit,omitempty"` // of the Git repository, that it was changed in last
+	Author string `json:"author,omitempty"` // of that commit, by address; or who applied it
 }
 
 // Definitions lists what is in force.
@@ -376,6 +392,19 @@ type ServerInfo struct {
 	Waiting   int          `json:"waiting"`
 	Workers   []WorkerInfo `json:"workers,omitempty"`
 	TaskKeys  []string     `json:"taskKeys,omitempty"` // base64 ed25519 keys that sign tasks
+	// Sources are those of definitions that the engine watches.
+	Sources []DefinitionSource `json:"sources,omitempty"`
+}
+
+// DefinitionSource is a folder or a Git repository that definitions come from.
+type DefinitionSource struct {
+	Source   string     `json:"source"`
+	Commit   string     `json:"commit,omitempty"`   // the newest that was read
+	Author   string     `json:"author,omitempty"`   // of it, by address
+	ReadAt   *time.Time `json:"readAt,omitempty"`   // when something new was read last
+	Problems int        `json:"problems,omitempty"` // that keep something of it out of force
+	Error    string     `json:"error,omitempty"`    // why it cannot be read now
+	Since    *time.Time `json:"since,omitempty"`    // when that began
 }
 
 // Hello is what a worker says of itself, when it starts and every 10 s.

@@ -58,8 +58,11 @@ const (
 	EventIgnored = "dev.penstock.event.ignored.v1" // Cause, Reasons: why nothing matched
 	EventRefused = "dev.penstock.event.refused.v1" // Cause, Reasons: not an event, or a trigger's rule or inputs failed
 
-	DefinitionApplied = "dev.penstock.definition.applied.v1" // Definitions
-	DefinitionRefused = "dev.penstock.definition.refused.v1" // Reasons: one line for each problem
+	DefinitionApplied     = "dev.penstock.definition.applied.v1"     // By, Definitions, Commit, Author
+	DefinitionRemoved     = "dev.penstock.definition.removed.v1"     // By, Definitions, Commit, Author: those that were in force and are not any more
+	DefinitionRefused     = "dev.penstock.definition.refused.v1"     // By, Reasons (one line for each problem), Commit, Author
+	DefinitionRecovered   = "dev.penstock.definition.recovered.v1"   // By, Commit, Author: a source that was refused or unreachable is good again
+	DefinitionUnreachable = "dev.penstock.definition.unreachable.v1" // By, Reason, Commit (the newest that was read): what came from it stays in force
 
 	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content
 	NotificationFailed = "dev.penstock.notification.failed.v1" // Channel, Error
@@ -72,7 +75,9 @@ func Types() []string {
 		CommandRefused, EnvironmentGranted, EnvironmentQueued, EnvironmentDeployed, EnvironmentReleased,
 		EnvironmentClosed, EnvironmentOpened, EnvironmentHeld, EnvironmentUnheld, GlassBroken, DeploymentStep,
 		DeploymentJudged, EffectUndone, EventMatched,
-		EventIgnored, EventRefused, DefinitionApplied, DefinitionRefused, Notification, NotificationFailed}
+		EventIgnored, EventRefused,
+		DefinitionApplied, DefinitionRemoved, DefinitionRefused, DefinitionRecovered, DefinitionUnreachable,
+		Notification, NotificationFailed}
 }
 
 // ShortType is a type without prefix and version: "run.started".
@@ -124,6 +129,8 @@ type Happening struct {
 	Cause       *Cause   `json:"cause,omitempty"`
 	Runs        []string `json:"runs,omitempty"`
 	Definitions []string `json:"definitions,omitempty"` // "Workflow/checkout-release sha256:…"
+	Commit      string   `json:"commit,omitempty"`      // of a repository of definitions
+	Author      string   `json:"author,omitempty"`      // of that commit, by address
 	Channel     string   `json:"channel,omitempty"`
 	Text        string   `json:"text,omitempty"`
 }

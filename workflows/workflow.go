@@ -50,10 +50,11 @@ type Metadata struct {
 
 // Origin says where a document came from. It is not part of its digest.
 type Origin struct {
-	Digest string `yaml:"-" json:"digest"` // sha256:<hex> of the document's source text
-	Pos    Pos    `yaml:"-" json:"pos"`    // where the document begins
-	Commit string `yaml:"-" json:"commit,omitempty"`
-	Author string `yaml:"-" json:"author,omitempty"`
+	Digest string `yaml:"-" json:"digest"`           // sha256:<hex> of the document's source text
+	Pos    Pos    `yaml:"-" json:"pos"`              // where the document begins
+	Source string `yaml:"-" json:"source,omitempty"` // "folder:/etc/penstock", "apply:release.yaml", "git+https://…#main:penstock"; empty where nobody said
+	Commit string `yaml:"-" json:"commit,omitempty"` // of a Git repository
+	Author string `yaml:"-" json:"author,omitempty"` // of that commit, by address; whoever applied it
 	// Places tells where the keys of the document stand, by their paths.
 	Places map[string]Pos `yaml:"-" json:"-"`
 }

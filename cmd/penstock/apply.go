@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"strings"
 
 	"github.com/penstock-cd/penstock/events"
@@ -16,7 +19,8 @@ import (
 
 func (a *app) applyCommand() *cobra.Command {
 	var files []string
-	var dryRun bool
+	var dryRun, yes bool
+	request := events.Apply{}
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE|DIR|-",
 		Short: "Put definitions in force",
@@ -24,32 +28,100 @@ func (a *app) applyCommand() *cobra.Command {
 in force. Runs that have begun keep the definitions they began with. A bad
 document is refused with all its problems, never hides a good one, and makes
 the command exit with 2. A directory stands for the .yaml and .yml files in it
-and below, hidden directories left out.`,
+and below, hidden directories left out.
+
+What is applied is remembered under a name, --source, which is the path unless
+another one is given. --prune removes what was applied under that name before
+and is not in the files any more; nothing else is ever removed. What would
+change is shown first. Before something is removed it asks, and elsewhere than
+on a terminal it wants --yes. What comes from a folder or repository that the
+server watches is changed there, not with this command.`,
 		Example: `  penstock apply -f penstock/
   penstock apply -f release.yaml --dry-run
+  penstock apply -f penstock/ --source checkout --prune --yes
   generate | penstock apply -f -`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(files) == 0 {
 				return usagef("penstock apply needs -f FILE, DIR or -").withHint("penstock apply -f penstock/")
 			}
-			sources, err := a.readSources(files)
-			if err != nil {
+			var err error
+			if request.Files, err = a.readSources(files); err != nil {
 				return err
 			}
-			return a.with(cmd.Context(), func(s *session) error {
-				var applied events.Applied
-				request := events.Apply{ID: commandID(), Files: sources, DryRun: dryRun}
-				if _, err := s.ask(cmd.Context(), events.VerbApply, request, &applied); err != nil {
-					return err
-				}
-				return a.printApplied(applied, dryRun)
-			})
+			request.Source = cmp.Or(request.Source, pathsOf(files))
+			return a.with(cmd.Context(), func(s *session) error { return s.apply(cmd.Context(), request, dryRun, yes) })
 		},
 	}
-	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "`FILE` or directory with definitions, - for stdin; may be repeated")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would change")
+	f := cmd.Flags()
+	f.StringArrayVarP(&files, "filename", "f", nil, "`FILE` or directory with definitions, - for stdin; may be repeated")
+	f.BoolVar(&dryRun, "dry-run", false, "only say what would change")
+	f.BoolVar(&request.Prune, "prune", false, "remove what was applied from the same source before and is not in the files")
+	f.StringVar(&request.Source, "source", "", "`NAME` of where the files come from (default: the path)")
+	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return cmd
+}
+
+// pathsOf is the name of a source that nobody named.
+func pathsOf(files []string) string {
+	names := make([]string, len(files))
+	for i, f := range files {
+		names[i] = filepath.ToSlash(filepath.Clean(f))
+	}
+	return strings.Join(names, ",")
+}
+
+// apply shows what would change where somebody looks or something may be
+// removed, and puts the definitions in force.
+func (s *session) apply(ctx context.Context, request events.Apply, dryRun, yes bool) error {
+	a := s.app
+	watched := terminal(a.stdin) && terminal(a.stderr)
+	if dryRun || !yes && (watched || request.Prune) {
+		var would events.Applied
+		request.ID, request.DryRun = commandID(), true
+		if _, err := s.ask(ctx, events.VerbApply, request, &would); err != nil {
+			return err
+		}
+		if dryRun {
+			return a.printApplied(would, true)
+		}
+		removed := changed(would, "removed")
+		if len(removed) > 0 && !watched {
+			return usagef("%s would be removed: %s", count(len(removed), "definition"), strings.Join(removed, ", ")).withHint("--yes, if that is meant")
+		}
+		if lines := applyLines(would); watched && len(lines) > 0 {
+			a.note("%s", strings.Join(lines, "\n"))
+			if len(removed) > 0 && !a.confirm("apply") {
+				return &failure{exit: exitFailed, code: "not_confirmed", message: "nothing was changed"}
+			}
+		}
+	}
+	var applied events.Applied
+	request.ID, request.DryRun = commandID(), false
+	if _, err := s.ask(ctx, events.VerbApply, request, &applied); err != nil {
+		return err
+	}
+	return a.printApplied(applied, false)
+}
+
+// changed names the definitions of which a change makes one thing.
+func changed(a events.Applied, change string) (names []string) {
+	for _, d := range a.Definitions {
+		if d.Change == change {
+			names = append(names, d.Kind+"/"+d.Name)
+		}
+	}
+	return names
+}
+
+// applyLines says what would change, one line for each definition.
+func applyLines(a events.Applied) (lines []string) {
+	for _, change := range []string{"created", "changed", "removed"} {
+		for _, name := range changed(a, change) {
+			lines = append(lines, change+": "+clean(name))
+		}
+	}
+	return lines
 }
 
 func (a *app) printApplied(applied events.Applied, dryRun bool) error {

@@ -15,14 +15,18 @@ import (
 	"github.com/penstock-cd/penstock/events/bus"
 )
 
-const runID = "k3f9x2mq7tha4c2z"
+const (
+	runID      = "k3f9x2mq7tha4c2z"
+	repository = "git+https://git.acme.example/release.git#main:penstock"
+)
 
 func ago(d time.Duration) time.Time { return now.Add(-d) }
 
 // waitingRun is a run that waits for a second approver.
 func waitingRun() events.RunView {
 	return events.RunView{ID: runID, Workflow: "checkout-release", Definition: "sha256:" + strings.Repeat("ab", 32),
-		Title: "checkout 1f2e3d4", Status: "waiting", State: "approve", RequestedBy: "event:git", Authors: []string{"ana"},
+		Origin: &events.Origin{Source: repository, File: "penstock/release.yaml", Commit: strings.Repeat("1f2e", 10), Author: "ana@acme.example"},
+		Title:  "checkout 1f2e3d4", Status: "waiting", State: "approve", RequestedBy: "event:git", Authors: []string{"ana"},
 		StartedAt: ago(12 * time.Minute), Records: 13, Cause: &events.Cause{ID: "42", Source: "git", Type: "dev.cdevents.change.merged.0.2.0"},
 		Inputs: map[string]any{"commit": "1f2e3d4c5b6a79880123456789abcdef01234567", "replicas": 3},
 		Path: []events.Step{
@@ -62,10 +66,13 @@ func TestOutputReadsWithoutAManual(t *testing.T) {
 	f.gives(events.VerbStart, waitingRun())
 	f.gives(events.VerbCancel, nil)
 	f.gives(events.VerbDefinitions, events.Definitions{Definitions: []events.Definition{
-		{Kind: "Workflow", Name: "checkout-release", Digest: "sha256:" + strings.Repeat("ab", 32), File: "release.yaml"},
-		{Kind: "Environment", Name: "production", Digest: "sha256:" + strings.Repeat("12", 32), File: "environments.yaml"}}})
+		{Kind: "Workflow", Name: "checkout-release", Digest: "sha256:" + strings.Repeat("ab", 32), File: "penstock/release.yaml",
+			Source: repository, Commit: strings.Repeat("1f2e", 10), Author: "ana@acme.example"},
+		{Kind: "Environment", Name: "production", Digest: "sha256:" + strings.Repeat("12", 32), File: "environments.yaml", Source: "folder:/etc/penstock"}}})
 	f.gives(events.VerbServer, events.ServerInfo{Version: "v0.1.0", Instance: "host-1", StartedAt: ago(3 * time.Hour), NATS: "nats://127.0.0.1:4222",
-		HTTP: "http://127.0.0.1:8080", Data: "/var/lib/penstock", Runs: 17, Waiting: 2, Workers: []events.WorkerInfo{
+		HTTP: "http://127.0.0.1:8080", Data: "/var/lib/penstock", Runs: 17, Waiting: 2, Sources: []events.DefinitionSource{
+			{Source: repository, Commit: strings.Repeat("1f2e", 10), Author: "ana@acme.example", ReadAt: ptr(ago(time.Hour)), Problems: 2},
+			{Source: "folder:/etc/penstock", ReadAt: ptr(ago(2 * time.Hour)), Error: "lstat /etc/penstock: no such file or directory", Since: ptr(ago(time.Minute))}}, Workers: []events.WorkerInfo{
 			{Hello: events.Hello{Worker: "w1", Kinds: []string{"build", "test"}, Host: "host-2", Busy: 1, Slots: 4, Version: "v0.1.0"}, Pool: "default", SeenAt: ago(4 * time.Second)}}})
 	f.gives(events.VerbVerify, events.Verification{Run: runID, Records: 13, Decisions: 4, Head: strings.Repeat("9a", 32), OK: true})
 	f.gives(events.VerbEnvironments, events.Environments{Environments: []events.EnvironmentView{{Name: "production", Holder: runID, Queue: []string{"aaaa", "bbbb"},
@@ -335,5 +342,32 @@ func TestServerThatWasStartedLastIsRemembered(t *testing.T) {
 	}
 	if got := penstock(t, "runs"); got.code != exitDenied || !strings.Contains(got.stderr, "marta.json") {
 		t.Errorf("a server that has gone: exit %d\n%s", got.code, got.stderr)
+	}
+}
+
+func TestApplyPrunesOnlyWhenThatIsMeant(t *testing.T) {
+	f := newFake(t)
+	file := filepath.Join(f.dir, "release.yaml")
+	if err := os.WriteFile(file, []byte("kind: Workflow\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.handle(events.VerbApply, func(p json.RawMessage) events.Answer {
+		a := events.Applied{Definitions: []events.Definition{{Kind: "Workflow", Name: "release", Change: "created"}}}
+		if req := (events.Apply{}); json.Unmarshal(p, &req) == nil && req.Prune {
+			a.Definitions = append(a.Definitions, events.Definition{Kind: "Channel", Name: "old", Change: "removed"})
+		}
+		return applied(t, a)
+	})
+	got := penstock(t, "apply", "-f", file, "--prune")
+	if got.code != exitUsage || !strings.Contains(got.stderr, "1 definition would be removed: Channel/old") || !asked[events.Apply](f, events.VerbApply).DryRun {
+		t.Errorf("without --yes: exit %d, %s", got.code, got.stderr)
+	}
+	got = penstock(t, "apply", "-f", file, "--prune", "--yes", "--source", "checkout")
+	if req := asked[events.Apply](f, events.VerbApply); got.code != 0 || req.DryRun || !req.Prune || req.Source != "checkout" || !strings.Contains(got.out, "removed") {
+		t.Errorf("with --yes: exit %d, %s, asked %+v", got.code, got.stderr, req)
+	}
+	got = penstock(t, "apply", "-f", file)
+	if req := asked[events.Apply](f, events.VerbApply); got.code != 0 || req.DryRun || req.Prune || req.Source != file {
+		t.Errorf("without --prune: exit %d, %s, asked %+v", got.code, got.stderr, req)
 	}
 }

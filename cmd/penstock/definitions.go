@@ -9,13 +9,17 @@ import (
 )
 
 // kinds is what a definition can be.
-var kinds = []string{"Workflow", "Environment", "Roles", "Channel", "TaskKind", "Scenario"}
+var kinds = []string{"Workflow", "Environment", "Policy", "Roles", "Channel", "TaskKind", "Scenario"}
 
 func (a *app) definitionsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "definitions [KIND]",
 		Aliases: []string{"defs"},
 		Short:   "List the definitions in force",
+		Long: `Lists the definitions in force, with where each came from: folder: and a path,
+or the address of a Git repository, which the server watches; apply: and a name
+for what somebody applied. COMMIT is the last one that changed the file, and
+AUTHOR who wrote that, or who applied it.`,
 		Example: `  penstock definitions
   penstock definitions workflow -o json`,
 		Args:      args("[KIND]"),
@@ -55,9 +59,9 @@ func (a *app) printDefinitions(list events.Definitions, some bool) error {
 		a.note("hint: penstock init writes some, penstock apply -f DIR puts them in force")
 		return nil
 	}
-	t := table{head: []string{"KIND", "NAME", "DIGEST", "FILE"}}
+	t := table{head: []string{"KIND", "NAME", "DIGEST", "FILE", "SOURCE", "COMMIT", "AUTHOR"}}
 	for _, d := range list.Definitions {
-		t.add(d.Kind, d.Name, digest(d.Digest), d.File)
+		t.add(d.Kind, d.Name, digest(d.Digest), d.File, d.Source, commit(d.Commit), d.Author)
 	}
 	t.print(a.stdout, "")
 	return nil

@@ -74,8 +74,14 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 		return join("event refused:", strings.Join(h.Reasons, "; "), causeText(h.Cause))
 	case events.DefinitionApplied:
 		return join("in force:", strings.Join(shortDigests(h.Definitions), ", "))
+	case events.DefinitionRemoved:
+		return join("not in force any more:", strings.Join(shortDigests(h.Definitions), ", "))
 	case events.DefinitionRefused:
-		return join("refused:", strings.Join(h.Reasons, "; "))
+		return join("refused"+atCommit(h)+":", strings.Join(h.Reasons, "; "))
+	case events.DefinitionRecovered:
+		return join("good again"+atCommit(h)+":", h.By)
+	case events.DefinitionUnreachable:
+		return join("cannot be read:", h.By+":", h.Reason)
 	case events.Notification:
 		return join("notified", h.Channel+":", h.Text)
 	case events.NotificationFailed:
@@ -90,7 +96,7 @@ func word(e *events.Event, h *events.Happening) string {
 	case events.RunHeld, events.ApprovalRequested, events.TaskRetrying, events.EnvironmentQueued:
 		return "waiting"
 	case events.TaskRefused, events.ApprovalRefused, events.CommandRefused, events.EventRefused,
-		events.DefinitionRefused, events.NotificationFailed:
+		events.DefinitionRefused, events.DefinitionUnreachable, events.NotificationFailed:
 		return "refused"
 	case events.ApprovalDecided:
 		return h.Decision
@@ -112,6 +118,14 @@ func (a *app) eventLine(e *events.Event, withRun bool) string {
 	fmt.Fprintf(&b, "%-14s  ", oneLine(cmp.Or(h.State, "-")))
 	b.WriteString(paint(a.stdout, word(e, h), oneLine(describe(e, h))))
 	return b.String()
+}
+
+// atCommit is " at 1f2e3d4c5b6a by ana@acme.example" of a source of definitions.
+func atCommit(h *events.Happening) string {
+	if h.Commit == "" {
+		return ""
+	}
+	return join(" at "+commit(h.Commit), prefixed("by ", h.Author))
 }
 
 // shortDigests shortens the digests behind names: "Workflow/release sha256:…".

@@ -53,7 +53,7 @@ func (a *app) printRun(r events.RunView) {
 		ended = stamp(*r.EndedAt) + ", after " + short(r.EndedAt.Sub(r.StartedAt))
 	}
 	fields(w, "", "Run", r.ID, "Title", r.Title, "Workflow", join(r.Workflow, list("", nonEmpty(digest(r.Definition)))),
-		"Status", status(r), "State", r.State, "Requested", r.RequestedBy, "Authors", strings.Join(r.Authors, ", "),
+		"From", origin(r.Origin), "Status", status(r), "State", r.State, "Requested", r.RequestedBy, "Authors", strings.Join(r.Authors, ", "),
 		"Cause", strings.Trim(causeText(r.Cause), "()"), "Started", stamp(r.StartedAt)+" ("+short(a.now().Sub(r.StartedAt))+" ago)",
 		"Ended", ended, "Records", strconv.FormatInt(r.Records, 10))
 	if len(r.Inputs) > 0 {
@@ -64,6 +64,28 @@ func (a *app) printRun(r events.RunView) {
 	a.printTasks(r.Tasks)
 	a.printWaiting(r.Waiting)
 }
+
+// origin is where a definition came from: "penstock/release.yaml of
+// git+https://… at 1f2e3d4c5b6a, by ana@acme.example".
+func origin(o *events.Origin) string {
+	if o == nil {
+		return ""
+	}
+	text := o.File
+	if o.Source != "" {
+		text = join(o.File, "of "+o.Source)
+	}
+	if o.Commit != "" {
+		text += " at " + commit(o.Commit)
+	}
+	if o.Author != "" {
+		text += ", by " + o.Author
+	}
+	return text
+}
+
+// commit is the beginning of a commit's name.
+func commit(name string) string { return name[:min(len(name), 12)] }
 
 func nonEmpty(s string) []string {
 	if s == "" {

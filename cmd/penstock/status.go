@@ -36,6 +36,7 @@ func (a *app) printStatus(info events.ServerInfo) {
 	fields(a.stdout, "", "Server", join(info.Instance, info.Version), "Started", a.moment(&info.StartedAt, "ago"),
 		"NATS", info.NATS, "HTTP", info.HTTP, "Data", info.Data,
 		"Runs", fmt.Sprintf("%d, of which %d wait for people", info.Runs, info.Waiting))
+	a.printSources(info.Sources)
 	if len(info.Workers) == 0 {
 		a.note("no workers are connected, so no task starts\nhint: penstock worker")
 		return
@@ -44,6 +45,26 @@ func (a *app) printStatus(info events.ServerInfo) {
 	for _, w := range info.Workers {
 		t.add(w.Worker, w.Pool, strings.Join(w.Kinds, ","), strconv.Itoa(w.Busy)+"/"+strconv.Itoa(w.Slots), w.Host, w.Version,
 			short(a.now().Sub(w.SeenAt))+" ago")
+	}
+	fmt.Fprintln(a.stdout)
+	t.print(a.stdout, "")
+}
+
+// printSources says how the sources of definitions are.
+func (a *app) printSources(sources []events.DefinitionSource) {
+	if len(sources) == 0 {
+		return
+	}
+	t := table{head: []string{"DEFINITIONS FROM", "COMMIT", "AUTHOR", "READ", "STATE"}}
+	for _, src := range sources {
+		state := "good"
+		switch {
+		case src.Error != "":
+			state = join("not read since", a.moment(src.Since, "ago")) + ": " + src.Error
+		case src.Problems > 0:
+			state = count(src.Problems, "problem")
+		}
+		t.add(src.Source, commit(src.Commit), src.Author, a.moment(src.ReadAt, "ago"), state)
 	}
 	fmt.Fprintln(a.stdout)
 	t.print(a.stdout, "")

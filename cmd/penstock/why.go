@@ -28,6 +28,9 @@ says how it came to its end.`,
 					return a.printJSON(why)
 				}
 				fmt.Fprintf(a.stdout, "%s: %s\n", oneLine(why.Run.ID), paint(a.stdout, status(why.Run), oneLine(why.Short)))
+				if from := origin(why.Run.Origin); from != "" {
+					fmt.Fprintf(a.stdout, "  defined in %s\n", oneLine(from))
+				}
 				for _, line := range why.Ended {
 					fmt.Fprintf(a.stdout, "  %s\n", oneLine(line))
 				}

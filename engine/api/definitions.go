@@ -22,6 +22,8 @@ func (s *server) definitions(ctx context.Context, _ *none) (*body[events.Definit
 type applyBody struct {
 	Files  []events.SourceFile `json:"files" minItems:"1" nullable:"false" doc:"The files; each may hold several documents."`
 	DryRun bool                `json:"dryRun,omitempty" doc:"Only say what would change."`
+	Source string              `json:"source,omitempty" maxLength:"500" doc:"The name that they are applied under."`
+	Prune  bool                `json:"prune,omitempty" doc:"Also remove what was applied under that name before and is not in the files."`
 }
 
 type applyInput struct {
@@ -38,7 +40,7 @@ type applyOutput struct {
 // a problem, so that nobody takes it for success; it says what came of each.
 func (s *server) apply(ctx context.Context, in *applyInput) (*applyOutput, error) {
 	key := keyOf(in.Key)
-	applied, err := ask[events.Applied](ctx, s, events.VerbApply, events.Apply{ID: key, Files: in.Body.Files, DryRun: in.Body.DryRun})
+	applied, err := ask[events.Applied](ctx, s, events.VerbApply, events.Apply{ID: key, Files: in.Body.Files, DryRun: in.Body.DryRun, Source: in.Body.Source, Prune: in.Body.Prune})
 	if err != nil {
 		return nil, err
 	}

@@ -23,8 +23,9 @@ const (
 type State struct {
 	ID          string                   `json:"id"`
 	Workflow    string                   `json:"wf"`
-	Def         string                   `json:"def"`   // digest of the workflow
-	Catalog     string                   `json:"start"` // digest of the definitions it was started with
+	Def         string                   `json:"def"`              // digest of the workflow
+	Catalog     string                   `json:"start"`            // digest of the definitions it was started with
+	Origin      *events.Origin           `json:"origin,omitempty"` // where the workflow came from, as far as known
 	Title       string                   `json:"title"`
 	Labels      map[string]string        `json:"labels,omitempty"`
 	Inputs      record.Values            `json:"inputs,omitempty"`

@@ -128,6 +128,7 @@ func (x *step) start(prev *State) {
 		Visits: map[string]int{}, Values: record.Values{}, Grants: map[string]int64{}, Taken: map[string]int64{},
 		Kept: map[string]string{}, Put: map[string]*record.Deployment{}}
 	x.s.ID, x.s.Ran = x.in.Start.Run, x.in.Start.Running
+	x.s.Origin = originOf(wf.Origin)
 	x.s.Beat = cmp.Or(x.in.Start.Beat, Heartbeat.Milliseconds())
 	x.s.BeatLimit = cmp.Or(x.in.Start.BeatLimit, HeartbeatTimeout.Milliseconds())
 	x.s.Title = x.title()

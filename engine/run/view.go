@@ -2,6 +2,7 @@ package run
 
 import (
 	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
 )
 
 // Statuses of a run, for people.
@@ -26,11 +27,19 @@ func (s *State) Status() string {
 func View(s *State, records int64) events.RunView {
 	v := events.RunView{ID: s.ID, Workflow: s.Workflow, Definition: s.Def, Title: s.Title, Status: s.Status(),
 		State: s.At, RequestedBy: s.RequestedBy, Authors: s.Authors, StartedAt: at(s.StartedAt), EndedAt: timePtr(s.EndedAt),
-		Records: records, Cause: s.Cause}
+		Records: records, Cause: s.Cause, Origin: s.Origin}
 	if s.Done() {
 		v.Outcome = s.Outcome
 	}
 	return v
+}
+
+// originOf is where a workflow came from; nil where nobody said.
+func originOf(o workflows.Origin) *events.Origin {
+	if o.Source == "" && o.Commit == "" {
+		return nil
+	}
+	return &events.Origin{Source: o.Source, File: o.Pos.File, Commit: o.Commit, Author: o.Author}
 }
 
 // Details is a run with its inputs, path and tasks.

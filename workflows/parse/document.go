@@ -37,11 +37,11 @@ var kinds = map[string]func() any{
 }
 
 // read decodes a document; its problems are in unit.dec.
-func read(src *source, commit, author string) *unit {
+func read(src *source, from File) *unit {
 	sum := sha256.Sum256(src.text)
 	u := &unit{src: src, dec: newDecoder(src)}
 	u.doc = Document{Source: src.text, Digest: "sha256:" + hex.EncodeToString(sum[:])}
-	u.doc.Origin = workflows.Origin{Digest: u.doc.Digest, Commit: commit, Author: author,
+	u.doc.Origin = workflows.Origin{Digest: u.doc.Digest, Source: from.Source, Commit: from.Commit, Author: from.Author,
 		Pos: workflows.Pos{File: src.file, Line: src.first, Column: 1}}
 	defer func() {
 		if r := recover(); r != nil { // a fault of ours or of a library must not stop the other documents

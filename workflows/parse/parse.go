@@ -36,11 +36,12 @@ const MaxFile = 1 << 20
 // maxDocuments is how many documents one file can hold.
 const maxDocuments = 1000
 
-// File is a file of definitions. Commit and Author say where it came from, if
-// that is known.
+// File is a file of definitions. Source, Commit and Author say where it came
+// from, if that is known, as in workflows.Origin.
 type File struct {
 	Name    string
 	Content []byte
+	Source  string
 	Commit  string
 	Author  string
 }
@@ -59,7 +60,10 @@ type Document struct {
 // Set is what is good among the documents that were read, in their order.
 type Set struct {
 	Documents []Document
-	catalog   *workflows.Catalog
+	// Given are the documents of the files, the bad ones too. Kind or Name is
+	// empty where it could not be read, and both are where that is a whole file.
+	Given   []Document
+	catalog *workflows.Catalog
 }
 
 // Catalog gives the definitions, compiled. Its Digest is the digest of the
@@ -74,36 +78,52 @@ func Files(files []File) (*Set, []workflows.Problem) { return Over(nil, files) }
 // document of the same kind and name takes the place of the older one. The set
 // holds both, and the problems are those of both together.
 func Over(standing []Document, files []File) (*Set, []workflows.Problem) {
+	return OverUnless(standing, files, func(Document, File) bool { return false })
+}
+
+// OverUnless is Over for documents that may be held: where held says so of a
+// standing document, a file's document of the same kind and name does not take
+// its place and is refused.
+func OverUnless(standing []Document, files []File, held func(standing Document, f File) bool) (*Set, []workflows.Problem) {
 	var found [][]workflows.Problem
 	var sources []origin
+	var unread []Document
+	whole := func(f File, p workflows.Problem) {
+		found = append(found, []workflows.Problem{p})
+		unread = append(unread, Document{Origin: workflows.Origin{Pos: workflows.Pos{File: f.Name}, Source: f.Source}})
+	}
 	for _, f := range files {
 		if len(f.Content) > MaxFile {
-			found = append(found, []workflows.Problem{{Pos: workflows.Pos{File: f.Name}, Code: "too-large",
-				Message: fmt.Sprintf("the file has %d bytes, the most is %d", len(f.Content), MaxFile), Hint: "split it up"}})
+			whole(f, workflows.Problem{Pos: workflows.Pos{File: f.Name}, Code: "too-large",
+				Message: fmt.Sprintf("the file has %d bytes, the most is %d", len(f.Content), MaxFile), Hint: "split it up"})
 			continue
 		}
 		docs := split(f.Name, f.Content)
 		if len(docs) > maxDocuments {
-			found = append(found, []workflows.Problem{docs[maxDocuments].problem(1, 1, "too-large", "",
-				fmt.Sprintf("a file has %d documents at most", maxDocuments), "split it up")})
+			whole(f, docs[maxDocuments].problem(1, 1, "too-large", "",
+				fmt.Sprintf("a file has %d documents at most", maxDocuments), "split it up"))
 			continue
 		}
 		for _, src := range docs {
-			sources = append(sources, origin{src: src, commit: f.Commit, author: f.Author})
+			sources = append(sources, origin{src, f})
 		}
 	}
 	units := readAll(sources)
-	replaced := map[[2]string]bool{}
-	for _, u := range units {
-		replaced[[2]string{u.doc.Kind, u.doc.Name}] = true
+	replaces := map[[2]string]File{}
+	for i, u := range units {
+		replaces[[2]string{u.doc.Kind, u.doc.Name}] = sources[i].from
 	}
 	var older []origin
 	for _, doc := range standing {
-		if !replaced[[2]string{doc.Kind, doc.Name}] {
+		if f, ok := replaces[[2]string{doc.Kind, doc.Name}]; !ok || held(doc, f) {
 			older = append(older, stored(doc))
 		}
 	}
 	set, problems := assemble(append(readAll(older), units...))
+	for _, u := range units {
+		set.Given = append(set.Given, u.doc)
+	}
+	set.Given = append(set.Given, unread...)
 	return set, slices.Concat(append(found, problems)...)
 }
 
@@ -115,17 +135,18 @@ func Load(docs []Document) (*workflows.Catalog, []workflows.Problem) {
 
 // origin is the source of a document and where it came from.
 type origin struct {
-	src            *source
-	commit, author string
+	src  *source
+	from File
 }
 
 func stored(doc Document) origin {
-	return origin{src: newSource(doc.Origin.Pos.File, doc.Origin.Pos.Line, doc.Source), commit: doc.Origin.Commit, author: doc.Origin.Author}
+	return origin{newSource(doc.Origin.Pos.File, doc.Origin.Pos.Line, doc.Source),
+		File{Source: doc.Origin.Source, Commit: doc.Origin.Commit, Author: doc.Origin.Author}}
 }
 
 func readAll(sources []origin) []*unit {
 	units := make([]*unit, len(sources))
-	parallel(len(sources), func(i int) { units[i] = read(sources[i].src, sources[i].commit, sources[i].author) })
+	parallel(len(sources), func(i int) { units[i] = read(sources[i].src, sources[i].from) })
 	return units
 }
 
@@ -195,8 +216,12 @@ func refuseRepeated(units []*unit) {
 		}
 		if first := seen[key]; first != nil {
 			place := u.dec.places["metadata.name"]
+			at, other := first.doc.Origin.Pos.String(), first.doc.Origin.Source
+			if other != "" && other != u.doc.Origin.Source {
+				at += " of " + other
+			}
 			u.dec.fault(place.value, "metadata.name", "duplicate-document",
-				fmt.Sprintf("%s %s is already defined at %s", u.doc.Kind, u.doc.Name, first.doc.Origin.Pos), "rename one of them, or take it out")
+				fmt.Sprintf("%s %s is already defined at %s", u.doc.Kind, u.doc.Name, at), "rename one of them, or take it out")
 			continue
 		}
 		seen[key] = u

@@ -3,12 +3,16 @@
 // catalog is current. A run keeps the catalog that it was started with; old
 // documents are therefore never deleted here.
 //
-// Applying files lays them over what stands. A bad document never replaces
-// or stops a good one: it is told, and what stood before stays.
+// Applying files lays them over what stands (apply.go). A bad document never
+// replaces or stops a good one: it is told, and what stood before stays. Every
+// document knows its source; a source that is watched holds what came from it,
+// and only a source itself takes away what came from it.
 package definitions
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,7 +31,10 @@ import (
 // keepCompiled is how many catalogs stay compiled in memory.
 const keepCompiled = 32
 
-const currentKey = "current"
+const (
+	currentKey = "current"
+	originsKey = "origins" // where the current documents came from; a catalog's list tells where they came from first
+)
 
 // Store is the definitions of an installation.
 type Store struct {
@@ -36,6 +43,7 @@ type Store struct {
 
 	apply sync.Mutex // one Apply at a time
 	mu    sync.RWMutex
+	held  map[string]bool // sources that hold what came from them
 	now   *workflows.Catalog
 	docs  []parse.Document
 	old   map[string]*workflows.Catalog
@@ -65,6 +73,9 @@ func Open(ctx context.Context, kv jetstream.KeyValue, log *slog.Logger) (*Store,
 		return nil, fmt.Errorf("read the current definitions: %w", err)
 	}
 	if s.docs, err = s.load(ctx, string(e.Value())); err != nil {
+		return nil, err
+	}
+	if err := s.overlayOrigins(ctx, s.docs); err != nil {
 		return nil, err
 	}
 	set, err := s.compile(s.docs)
@@ -176,6 +187,9 @@ func (s *Store) put(ctx context.Context, docs []parse.Document, digest string) e
 	if err := s.store(ctx, docs, digest); err != nil {
 		return err
 	}
+	if err := s.putOrigins(ctx, docs); err != nil {
+		return err
+	}
 	if _, err := s.kv.Put(ctx, currentKey, []byte(digest)); err != nil {
 		return fmt.Errorf("put the definitions in force: %w", err)
 	}
@@ -185,14 +199,12 @@ func (s *Store) put(ctx context.Context, docs []parse.Document, digest string) e
 // store stores documents and the list of them. The order keeps a crash from
 // leaving a list whose documents are not there.
 func (s *Store) store(ctx context.Context, docs []parse.Document, digest string) error {
-	list := make([]entry, len(docs))
-	for i, d := range docs {
-		list[i] = entry{d.Kind, d.Name, d.Digest, d.Origin}
+	for _, d := range docs {
 		if _, err := s.kv.Create(ctx, keyOf("doc", d.Digest), d.Source); err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
 			return fmt.Errorf("store %s %s: %w", d.Kind, d.Name, err)
 		}
 	}
-	p, err := json.Marshal(list)
+	p, err := json.Marshal(entries(docs))
 	if err != nil {
 		return err
 	}
@@ -202,71 +214,48 @@ func (s *Store) store(ctx context.Context, docs []parse.Document, digest string)
 	return nil
 }
 
-// Apply lays files over what is in force. The result tells what changed and
-// all problems; good documents are in force when it returns without error.
-func (s *Store) Apply(ctx context.Context, files []parse.File, dryRun bool) (*events.Applied, error) {
-	s.apply.Lock()
-	defer s.apply.Unlock()
-	s.mu.RLock()
-	standing, before := s.docs, s.now
-	s.mu.RUnlock()
-	set, problems := parse.Over(standing, files)
-	out := &events.Applied{Definitions: changes(standing, set.Documents), Text: parse.Text(problems)}
-	for _, p := range problems {
-		raw, err := json.Marshal(p)
-		if err != nil {
-			return nil, err
-		}
-		out.Problems = append(out.Problems, raw)
+func entries(docs []parse.Document) []entry {
+	list := make([]entry, len(docs))
+	for i, d := range docs {
+		list[i] = entry{d.Kind, d.Name, d.Digest, d.Origin}
 	}
-	// what stood before stays in force where its successor is bad
-	docs := keepStanding(standing, set.Documents)
-	if dryRun {
-		return out, nil
-	}
-	if len(docs) != len(set.Documents) {
-		set, _ = parse.Over(docs, nil)
-	}
-	cat := set.Catalog()
-	if cat.Digest == before.Digest {
-		return out, nil
-	}
-	if err := s.put(ctx, set.Documents, cat.Digest); err != nil {
-		return nil, err
-	}
-	s.remember(before)
-	s.mu.Lock()
-	s.docs, s.now = set.Documents, cat
-	s.mu.Unlock()
-	return out, nil
+	return list
 }
 
-// keepStanding adds the documents that stood and are not among the good ones.
-func keepStanding(standing, good []parse.Document) []parse.Document {
-	docs := slices.Clone(good)
-	for _, old := range standing {
-		if !slices.ContainsFunc(good, func(d parse.Document) bool { return d.Kind == old.Kind && d.Name == old.Name }) {
-			docs = append(docs, old)
-		}
+// putOrigins stores where documents came from. They may be those of a catalog
+// that was in force before, when they came from somewhere else.
+func (s *Store) putOrigins(ctx context.Context, docs []parse.Document) error {
+	p, err := json.Marshal(entries(docs))
+	if err == nil {
+		_, err = s.kv.Put(ctx, originsKey, p)
 	}
-	return docs
+	if err != nil {
+		return fmt.Errorf("store where definitions came from: %w", err)
+	}
+	return nil
 }
 
-func changes(before, after []parse.Document) []events.Definition {
-	var out []events.Definition
-	for _, d := range after {
-		change := "created"
-		for _, b := range before {
-			if b.Kind == d.Kind && b.Name == d.Name {
-				change = "changed"
-				if b.Digest == d.Digest {
-					change = "unchanged"
-				}
+// overlayOrigins says of documents where they came from last.
+func (s *Store) overlayOrigins(ctx context.Context, docs []parse.Document) error {
+	e, err := s.kv.Get(ctx, originsKey)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read where definitions came from: %w", err)
+	}
+	var list []entry
+	if err := json.Unmarshal(e.Value(), &list); err != nil {
+		return fmt.Errorf("where definitions came from: %w", err)
+	}
+	for i, d := range docs {
+		for _, it := range list {
+			if it.Kind == d.Kind && it.Name == d.Name && it.Digest == d.Digest {
+				docs[i].Origin = it.Origin
 			}
 		}
-		out = append(out, events.Definition{Kind: d.Kind, Name: d.Name, Digest: d.Digest, Change: change, File: d.Origin.Pos.File})
 	}
-	return out
+	return nil
 }
 
 // List tells what is in force.
@@ -275,7 +264,48 @@ func (s *Store) List() events.Definitions {
 	defer s.mu.RUnlock()
 	out := events.Definitions{Catalog: s.now.Digest, Definitions: []events.Definition{}}
 	for _, d := range s.docs {
-		out.Definitions = append(out.Definitions, events.Definition{Kind: d.Kind, Name: d.Name, Digest: d.Digest, File: d.Origin.Pos.File})
+		out.Definitions = append(out.Definitions, view(d, ""))
 	}
 	return out
+}
+
+func view(d parse.Document, change string) events.Definition {
+	return events.Definition{Kind: d.Kind, Name: d.Name, Digest: d.Digest, Change: change, File: d.Origin.Pos.File,
+		Source: d.Origin.Source, Commit: d.Origin.Commit, Author: d.Origin.Author}
+}
+
+// Memory is what was told of a source, so that a restart does not tell it again.
+type Memory struct {
+	Told        string `json:"told,omitempty"`        // stands for the problems that were told; empty: it was good
+	Commit      string `json:"commit,omitempty"`      // the newest that was read
+	Unreachable bool   `json:"unreachable,omitempty"` // it was told that it cannot be read
+}
+
+func memoryKey(source string) string {
+	sum := sha256.Sum256([]byte(source))
+	return "source." + hex.EncodeToString(sum[:])
+}
+
+// Recall gives what was remembered of a source; the zero value for a new one.
+func (s *Store) Recall(ctx context.Context, source string) (m Memory, err error) {
+	e, err := s.kv.Get(ctx, memoryKey(source))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return m, nil
+	}
+	if err != nil {
+		return m, fmt.Errorf("what was told of %s: %w", source, err)
+	}
+	if json.Unmarshal(e.Value(), &m) != nil { // by another version; it is told again
+		return Memory{}, nil
+	}
+	return m, nil
+}
+
+// Remember stores what was told of a source.
+func (s *Store) Remember(ctx context.Context, source string, m Memory) error {
+	p, err := json.Marshal(m)
+	if err == nil {
+		_, err = s.kv.Put(ctx, memoryKey(source), p)
+	}
+	return err
 }

@@ -115,7 +115,7 @@ func TestADocumentThatIsNotWhatWasStoredIsFound(t *testing.T) {
 
 func apply(t *testing.T, s *definitions.Store, files ...parse.File) *events.Applied {
 	t.Helper()
-	applied, err := s.Apply(t.Context(), files, false)
+	applied, err := s.Apply(t.Context(), definitions.Change{Files: files})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestABadDocumentIsToldAndTheOneThatStoodStays(t *testing.T) {
 func TestADryRunTellsAndChangesNothing(t *testing.T) {
 	s := open(t, bucket(t))
 	before := s.Current().Digest
-	applied, err := s.Apply(t.Context(), []parse.File{workflow("one", "notify")}, true)
+	applied, err := s.Apply(t.Context(), definitions.Change{Files: []parse.File{workflow("one", "notify")}, DryRun: true})
 	if err != nil || len(applied.Definitions) != 1 {
 		t.Fatalf("%+v %v", applied, err)
 	}

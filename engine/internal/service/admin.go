@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/penstock-cd/penstock/engine/internal/definitions"
 	"github.com/penstock-cd/penstock/engine/internal/router"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
@@ -25,48 +28,108 @@ func (s *Service) apply(ctx context.Context, who Principal, body []byte) (any, e
 	if err := s.may(who, workflows.ActApply); err != nil {
 		return nil, err
 	}
+	source := appliedAs(req.Source)
+	if s.o.Definitions.Holds(source) {
+		return nil, refuse(events.CodeInvalid, "the server watches %s itself: change what is there", source)
+	}
 	files := make([]parse.File, len(req.Files))
 	for i, f := range req.Files {
 		files[i] = parse.File{Name: f.Name, Content: []byte(f.Content), Author: who.Name}
 	}
-	return s.Apply(ctx, who.Name, files, req.DryRun)
+	return s.Apply(ctx, Delivery{By: who.Name, Change: definitions.Change{Source: source, Files: files, Prune: req.Prune, DryRun: req.DryRun}})
 }
 
-// Apply puts definitions in force and tells so. by is a user, or the folder
-// that the engine watches.
-func (s *Service) Apply(ctx context.Context, by string, files []parse.File, dryRun bool) (*events.Applied, error) {
-	applied, err := s.o.Definitions.Apply(ctx, files, dryRun)
-	if err != nil || dryRun {
+// appliedAs is the source of what is applied under a name. One that a list of
+// definitions shows means itself: what came from a source that the server does
+// not have any more can be removed.
+func appliedAs(name string) string {
+	switch {
+	case name == "":
+		return "apply"
+	case strings.HasPrefix(name, "folder:") || strings.HasPrefix(name, "git+") || strings.HasPrefix(name, "apply:"):
+		return name
+	}
+	return "apply:" + name
+}
+
+// Delivery is a change of definitions with who brought it.
+type Delivery struct {
+	By             string // a user, or the source that the engine watches
+	Commit, Author string // of the newest commit of a Git repository
+	// Tell is asked whether problems are told; nil always tells them.
+	Tell func(problems []string) bool
+	definitions.Change
+}
+
+// Apply puts definitions in force and tells so.
+func (s *Service) Apply(ctx context.Context, d Delivery) (*events.Applied, error) {
+	applied, err := s.o.Definitions.Apply(ctx, d.Change)
+	if err != nil || d.DryRun {
 		return applied, s.stored("the definitions that were in force still are", err)
 	}
-	var changed, problems []string
-	for _, d := range applied.Definitions {
-		if d.Change == "created" || d.Change == "changed" {
-			changed = append(changed, fmt.Sprintf("%s/%s %s", d.Kind, d.Name, d.Digest))
+	var changed, removed []string
+	for _, def := range applied.Definitions {
+		line := fmt.Sprintf("%s/%s %s", def.Kind, def.Name, def.Digest)
+		switch def.Change {
+		case "created", "changed":
+			changed = append(changed, line)
+		case "removed":
+			removed = append(removed, line)
 		}
 	}
-	for _, p := range applied.Problems {
-		var prob workflows.Problem
-		if json.Unmarshal(p, &prob) == nil && !prob.Warning {
-			problems = append(problems, prob.Error())
-		}
-	}
-	if len(changed) > 0 {
+	if len(changed)+len(removed) > 0 {
 		if err := s.o.Changed(ctx); err != nil {
 			s.o.Log.Error("the consumers of task kinds could not be made", "error", err)
 		}
-		s.emit(events.DefinitionApplied, events.Happening{By: by, Definitions: changed})
 	}
-	if len(problems) > 0 {
-		s.emit(events.DefinitionRefused, events.Happening{By: by, Reasons: problems})
+	h := events.Happening{By: d.By, Commit: d.Commit, Author: d.Author}
+	if len(changed) > 0 {
+		h.Definitions = changed
+		s.Emit(events.DefinitionApplied, h)
+	}
+	if len(removed) > 0 {
+		h.Definitions = removed
+		s.Emit(events.DefinitionRemoved, h)
+	}
+	if problems := Serious(applied); len(problems) > 0 && (d.Tell == nil || d.Tell(problems)) {
+		h.Definitions, h.Reasons = nil, fitting(problems)
+		s.Emit(events.DefinitionRefused, h)
 	}
 	return applied, nil
 }
 
-// emit sends an event that stands in no record.
-func (s *Service) emit(typ string, h events.Happening) {
+// Serious gives the problems that are no warnings, one line each.
+func Serious(a *events.Applied) (lines []string) {
+	for _, p := range a.Problems {
+		var prob workflows.Problem
+		if json.Unmarshal(p, &prob) == nil && !prob.Warning {
+			lines = append(lines, prob.Error())
+		}
+	}
+	return lines
+}
+
+// Now is the time by which the engine decides.
+func (s *Service) Now() time.Time { return time.UnixMilli(s.o.Owner.Now()).UTC() }
+
+// mostReasons is how many bytes of reasons an event holds at most.
+const mostReasons = 192 << 10
+
+// fitting gives lines that fit into an event, and how many do not.
+func fitting(lines []string) []string {
+	size := 0
+	for i, line := range lines {
+		if size += len(line); size > mostReasons {
+			return append(slices.Clone(lines[:i]), fmt.Sprintf("and %d more; penstock check tells them all", len(lines)-i))
+		}
+	}
+	return lines
+}
+
+// Emit sends an event about definitions, which stands in no record.
+func (s *Service) Emit(typ string, h events.Happening) {
 	data, err := json.Marshal(h)
-	now := time.UnixMilli(s.o.Owner.Now()).UTC()
+	now := s.Now()
 	if err == nil {
 		err = s.o.Emit(events.Event{ID: record.Derive(typ, now.UnixNano(), h.By, data), Source: "/penstock/definitions", Type: typ,
 			Time: now, DataContentType: "application/json", Data: data}, "", "")
@@ -86,6 +149,9 @@ func (s *Service) info() events.ServerInfo {
 	info := s.o.Info
 	info.Runs, info.Waiting = s.o.Index.Counts()
 	info.Workers = s.workers.live()
+	if s.o.Sources != nil {
+		info.Sources = s.o.Sources()
+	}
 	return info
 }
 

@@ -55,6 +55,7 @@ type Options struct {
 	Emit        func(e events.Event, env, workflow string) error
 	Changed     func(ctx context.Context) error // called after definitions changed
 	Info        events.ServerInfo
+	Sources     func() []events.DefinitionSource // of definitions, that are watched; may be nil
 	Log         *slog.Logger
 }
 
