@@ -46,6 +46,7 @@ func (x *step) deployed(t *Task, outputs record.Values) {
 	url, _ := outputs["url"].(string)
 	delete(x.s.Kept, t.Env) // whatever was unknown before, this is there now
 	x.s.Put[t.Env] = &record.Deployment{Run: x.s.ID, Artifact: artifact, URL: url, Grant: x.s.Grants[t.Env], At: x.now, Source: x.s.Source}
+	x.proveOwn(t.Env, artifact)
 	x.emit(events.EnvironmentDeployed, events.Happening{State: t.Path, Environment: t.Env, Grant: x.s.Grants[t.Env], Artifact: artifact, URL: url})
 }
 
@@ -74,6 +75,7 @@ func (x *step) keepClaims() {
 // releaseAfter gives back the environments that the next state does not use.
 func (x *step) releaseAfter(next string) {
 	used := x.environmentsOf(x.d.Workflow.Spec.States[next])
+	x.forgetDoors()
 	for _, env := range sortedKeys(x.s.Grants) {
 		if !slices.Contains(used, env) {
 			x.release(env)

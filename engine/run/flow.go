@@ -261,8 +261,8 @@ func (x *step) timer() {
 	if x.s.WakeAt > 0 && x.s.WakeAt <= x.now {
 		x.s.WakeAt, fired = 0, true
 	}
-	if x.s.Open != nil && x.s.Open.Expires > 0 && x.s.Open.Expires <= x.now {
-		fired = true // approvalOutcome sees it
+	if x.s.Open != nil && x.approvalDue(x.s.Open) {
+		fired = true
 	}
 	for _, t := range x.s.Tasks {
 		if d := t.deadline(); d > 0 && d <= x.now {

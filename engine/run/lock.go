@@ -8,34 +8,21 @@ import (
 	"github.com/penstock-cd/penstock/events"
 )
 
-// enterEnvironment takes a task into its environment: the environment's own
-// rules, then its lock, then the rules once more. While the rules do not hold,
-// people are asked; the lock is not held meanwhile.
-func (x *step) enterEnvironment(t *Task) {
-	t.Status = taskLocked
-	if x.d.Now.Environments[t.Env] == nil {
-		x.noEnvironment(t)
-		return
-	}
-	if missing := x.environmentMissing(t.Env); len(missing) > 0 {
-		x.want = append(x.want, t.Env)
-		return
-	}
-	x.requestLock(t)
-}
-
 // askPeople asks people once for all that environments' rules want, beside
 // what other environments of the same state are waiting for already. Who has
 // decided on less must decide again.
 func (x *step) askPeople() {
 	envs := x.want
 	x.want = nil
+	if x.doorsAsked() {
+		return // whoever waits for people comes back when all have answered
+	}
 	if a := x.s.Open; a != nil && a.Implicit {
 		if !slices.ContainsFunc(envs, func(e string) bool { return !slices.Contains(a.Envs, e) }) {
 			return
 		}
 		envs = slices.Concat(envs, a.Envs)
-		x.closeApproval(events.Superseded)
+		x.closeApproval(events.Superseded, "")
 	}
 	if len(envs) == 0 {
 		return
@@ -49,14 +36,16 @@ func (x *step) askPeople() {
 func (x *step) implicitApproval() {
 	a := x.s.Open
 	if a == nil || !a.Implicit {
+		x.approachAll()
 		return
 	}
 	outcome, err, over := x.approvalOutcome()
 	if !over {
+		x.approachAll()
 		return
 	}
 	for _, t := range x.s.Tasks {
-		if t.Status != taskLocked || !slices.Contains(a.Envs, t.Env) {
+		if t.Status != taskLocked || t.Before != beforePeople || !slices.Contains(a.Envs, t.Env) {
 			continue
 		}
 		if outcome == events.Succeeded {
@@ -65,17 +54,7 @@ func (x *step) implicitApproval() {
 			x.end(t, events.Failed, nil, err)
 		}
 	}
-}
-
-// environmentMissing tells what an environment's rules still want of this run.
-func (x *step) environmentMissing(env string) []string {
-	var missing []string
-	for _, r := range x.environmentRules([]string{env}) {
-		if ok, why := x.environmentRule(r, x.approvalsFor(env)); !ok {
-			missing = append(missing, why)
-		}
-	}
-	return missing
+	x.approachAll()
 }
 
 func (x *step) noEnvironment(t *Task) {
@@ -84,6 +63,7 @@ func (x *step) noEnvironment(t *Task) {
 
 // requestLock asks for the environment, unless it is ours already.
 func (x *step) requestLock(t *Task) {
+	t.Before = ""
 	if x.d.Now.Environments[t.Env] == nil {
 		x.noEnvironment(t)
 		return
@@ -94,12 +74,13 @@ func (x *step) requestLock(t *Task) {
 	}
 	asked := false
 	for _, m := range x.s.Outbox { // the last word counts: a request that was granted may not be answered yet
-		if m.To == record.Environment && m.ID == t.Env {
+		if m.To == record.Environment && m.ID == t.Env && (m.Input.Request != nil || m.Input.Release != nil) {
 			asked = m.Input.Kind == record.InEnvRequest
 		}
 	}
 	if !asked {
-		x.send(record.Environment, t.Env, record.Input{Kind: record.InEnvRequest, Request: &record.EnvRequest{Run: x.s.ID, State: t.Path}})
+		x.send(record.Environment, t.Env, record.Input{Kind: record.InEnvRequest,
+			Request: &record.EnvRequest{Run: x.s.ID, State: t.Path, Glass: x.s.Glass[t.Env] != nil}})
 		x.emit(events.EnvironmentQueued, events.Happening{State: t.Path, Environment: t.Env})
 	}
 }
@@ -124,10 +105,12 @@ func (x *step) granted(g *record.Granted) {
 	x.s.Grants[g.Environment], x.s.Taken[g.Environment] = g.Grant, g.Grant
 	x.s.There[g.Environment] = g.Deployed
 	x.emit(events.EnvironmentGranted, events.Happening{State: waiting[0].Path, Environment: g.Environment, Grant: g.Grant})
-	undo := slices.ContainsFunc(waiting, x.undoes) // what is undone there needs nobody's leave
-	if missing := x.environmentMissing(g.Environment); len(missing) > 0 && !undo {
-		x.release(g.Environment) // what held when we queued does not hold any more: people are asked, without the lock
-		x.want = append(x.want, g.Environment)
+	delete(x.s.Doors, g.Environment)
+	if !slices.ContainsFunc(waiting, x.undoes) && !x.cleared(g.Environment) { // what is undone there needs nobody's leave
+		x.release(g.Environment) // what held when we queued does not hold any more: that is waited for without the lock
+		for _, t := range waiting {
+			x.approach(t)
+		}
 		x.askPeople()
 		return
 	}

@@ -31,6 +31,16 @@ func (x *step) notify() {
 	}
 }
 
+// tellAgain sends the notifications whose condition holds once more.
+func (x *step) tellAgain() {
+	for i, r := range x.d.Workflow.Spec.Notify {
+		ok, err := x.rule(r.When, fmt.Sprintf("spec.notify[%d].when", i), map[string]any{"state": x.s.At, "outcome": x.s.Outcome})
+		if ok && err == nil {
+			x.tell(r)
+		}
+	}
+}
+
 // tell makes one notification.
 func (x *step) tell(r *workflows.NotifyRule) {
 	short := shortly(x.why())

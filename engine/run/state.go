@@ -118,6 +118,7 @@ type Task struct {
 	Detached bool              `json:"detached,omitempty"` // nothing waits for it: a notification
 	Closing  bool              `json:"closing,omitempty"`  // it runs after the end of the run
 	Env      string            `json:"env,omitempty"`
+	Before   string            `json:"before,omitempty"` // of a locked one: what it waits for before it asks for the lock
 	Deploys  bool              `json:"deploys,omitempty"`
 	Artifact string            `json:"artifact,omitempty"`
 	Worker   string            `json:"worker,omitempty"`
@@ -236,6 +237,11 @@ type Approval struct {
 	AskedAt  int64      `json:"t"`
 	Expires  int64      `json:"expires,omitempty"`
 	Said     []Decision `json:"said,omitempty"`
+
+	Bound      map[string]string `json:"bound,omitempty"`      // what is approved, path → short text, to say what changed
+	RemindAt   int64             `json:"remindAt,omitempty"`   // when people are told again
+	EscalateAt int64             `json:"escalateAt,omitempty"` // when others are told
+	Stale      bool              `json:"stale,omitempty"`      // of one that was given: what it approved is another thing now
 }
 
 // Decision is what a person said and what roles they held then.
@@ -247,6 +253,12 @@ type Decision struct {
 	Comment  string   `json:"c,omitempty"`
 	At       int64    `json:"t"`
 	Via      string   `json:"via,omitempty"`
+
+	To        string   `json:"to,omitempty"`        // of delegate: who decides instead
+	For       []string `json:"for,omitempty"`       // in whose place too this was decided
+	NotBefore int64    `json:"notBefore,omitempty"` // of deferred: when it begins to count
+	Content   string   `json:"content,omitempty"`   // digest of what it was about; the approval's own where empty
+	Stale     bool     `json:"stale,omitempty"`     // what it was about is another thing now
 }
 
 // Held says why a run does not go on although nothing is asked of anybody.
@@ -378,7 +390,7 @@ func (s *State) NextDeadline() int64 {
 	}
 	see(s.WakeAt)
 	if s.Open != nil {
-		see(s.Open.Expires)
+		s.Open.deadlines(see)
 	}
 	for _, t := range s.Tasks {
 		see(t.deadline())

@@ -24,7 +24,9 @@ type step struct {
 	moves int      // states entered, to stop a loop that waits for nothing
 	want  []string // environments whose rules want people to be asked
 	mute  bool     // evaluate to explain, not to decide: no decisions are recorded
-	out   Transition
+
+	rejectError error // why the rule for rejecting the open approval cannot be evaluated
+	out         Transition
 }
 
 // Step decides what input does to a run. prev is its state, nil for a start;
@@ -266,7 +268,7 @@ func (x *step) cancel(c *events.CancelRun) {
 		x.s.Cancel = &Cancelled{By: x.in.By, Reason: c.Reason, At: x.now}
 	}
 	x.s.Held, x.s.WakeAt = nil, 0
-	x.closeApproval(events.Cancelled)
+	x.closeApproval(events.Cancelled, "")
 	for _, t := range x.s.Tasks {
 		if !t.Detached {
 			x.cancelTask(t)

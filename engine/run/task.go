@@ -361,6 +361,7 @@ func (x *step) outputs(t *Task, given map[string]any) (record.Values, error) {
 
 // learn takes facts that only a worker can find out: who wrote the change.
 func (x *step) learn(facts map[string]any) {
+	x.attest(facts)
 	if s, ok := facts["subject"].(string); ok && x.s.Subject == "" {
 		x.s.Subject = s
 	}

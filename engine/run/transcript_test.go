@@ -166,8 +166,19 @@ func (p *player) command(line []string) {
 		if arg(1) == "timer" {
 			p.give(record.Input{Kind: record.InTimer, By: "engine"})
 		}
-	case "approve", "reject":
+	case "approve", "reject", "changes", "delegate", "defer", "escalate", "withdraw":
 		p.person(line[0], plain, named)
+	case "glass":
+		p.give(record.Input{ID: p.fresh(), Kind: record.InBreakGlass, By: arg(0), Glass: &events.BreakGlass{Run: p.id, Environment: arg(1), Reason: arg(2)}})
+	case "door":
+		e := &record.EnvState{Environment: arg(0), Open: arg(1) == "open", Reason: arg(2), AtEnd: named["atEnd"]}
+		if named["until"] != "" {
+			e.Until = p.later(named["until"]).UnixMilli()
+		}
+		p.give(record.Input{ID: p.fresh(), Kind: record.InEnvState, By: "environment:" + arg(0), EnvState: e})
+	case "proven":
+		p.give(record.Input{ID: p.fresh(), Kind: record.InProven, By: "environment:" + arg(0),
+			Proof: &record.Proof{Run: p.id, Environment: arg(0), Artifact: arg(1), Proven: arg(2) == "yes", By: named["by"]}})
 	case "cancel":
 		id := named["id"]
 		if id == "" {
@@ -253,12 +264,11 @@ func (p *player) end(what string, plain []string, named map[string]string) {
 }
 
 func (p *player) person(what string, plain []string, named map[string]string) {
-	d := &events.Decide{ID: named["id"], Run: p.id, State: named["state"], Content: named["content"], Decision: events.Approve}
+	d := &events.Decide{ID: named["id"], Run: p.id, State: named["state"], Content: named["content"], To: named["to"], Decision: map[string]string{
+		"approve": events.Approve, "reject": events.Reject, "changes": events.RequestChanges, "delegate": events.Delegate, "defer": events.Defer,
+		"escalate": events.Escalate, "withdraw": events.Withdraw}[what]}
 	if d.ID == "" {
 		d.ID = p.fresh()
-	}
-	if what == "reject" {
-		d.Decision = events.Reject
 	}
 	if _, given := named["content"]; !given {
 		d.Content = p.content()
@@ -269,13 +279,33 @@ func (p *player) person(what string, plain []string, named map[string]string) {
 		d.Comment = plain[1]
 	}
 	if n := named["notAfter"]; n != "" {
-		after, err := time.ParseDuration(strings.TrimPrefix(n, "+"))
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		d.NotAfter = time.UnixMilli(epoch).Add(after)
+		d.NotAfter = p.later(n)
+	}
+	if n := named["notBefore"]; n != "" {
+		d.NotBefore = p.later(n)
 	}
 	p.give(record.Input{ID: d.ID, Kind: record.InDecide, By: plain[0], Decide: d})
+}
+
+// later is a time after the beginning, "+2h".
+func (p *player) later(s string) time.Time {
+	after, err := time.ParseDuration(strings.TrimPrefix(s, "+"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return time.UnixMilli(epoch).Add(after)
+}
+
+// openDoors answers the environments that the run looks at, unless the script
+// does: they are open.
+func (p *player) openDoors(looked []string) {
+	if strings.Contains(file(p.ar, "script"), "\ndoor ") {
+		return
+	}
+	for _, env := range looked {
+		fmt.Fprintf(&p.out, "- %s says that it is open\n", env)
+		p.give(record.Input{ID: p.fresh(), Kind: record.InEnvState, By: "environment:" + env, EnvState: &record.EnvState{Environment: env, Open: true}})
+	}
 }
 
 // give gives the run an input and tells what came of it.
@@ -304,8 +334,16 @@ func (p *player) give(in record.Input) {
 	if p.state == nil {
 		return
 	}
+	var looked []string
 	for _, m := range p.state.Outbox {
 		switch {
+		case m.Input.Kind == record.InEnvLook:
+			fmt.Fprintf(&p.out, "  looks at %s\n", m.ID)
+			looked = append(looked, m.ID)
+		case m.Input.Proof != nil:
+			fmt.Fprintf(&p.out, "  asks whether %s succeeded in %s\n", m.Input.Proof.Artifact, m.ID)
+		case m.Input.Request != nil && m.Input.Request.Glass:
+			fmt.Fprintf(&p.out, "  asks for %s with broken glass\n", m.ID)
 		case m.Input.Request != nil:
 			fmt.Fprintf(&p.out, "  asks for %s\n", m.ID)
 		case m.Input.Release != nil:
@@ -313,6 +351,7 @@ func (p *player) give(in record.Input) {
 		}
 	}
 	p.answerAll()
+	defer p.openDoors(looked)
 	if p.state.Done() {
 		fmt.Fprintf(&p.out, "  done: %s%s\n", p.state.Outcome, keptText(p.state.Kept))
 		return
@@ -353,6 +392,7 @@ func told(e record.Emitted) string {
 	add(" on %s", h.Environment, h.Environment != "")
 	add(" grant %d", h.Grant, h.Grant > 0)
 	add(" by %s", h.By, h.By != "")
+	add(" to %v", h.Roles, len(h.Roles) > 0 && e.Type == events.ApprovalEscalated)
 	add(" by %s", h.RequestedBy, h.RequestedBy != "")
 	add(" %s", h.Decision, h.Decision != "")
 	add(" of %v", h.Environments, len(h.Environments) > 0)
@@ -365,6 +405,9 @@ func told(e record.Emitted) string {
 	}
 	if h.At != nil {
 		s += " at " + clockText(h.At.UnixMilli())
+	}
+	if h.ReviewBy != nil {
+		s += " review until " + clockText(h.ReviewBy.UnixMilli())
 	}
 	if h.Deadline != nil {
 		s += " until " + clockText(h.Deadline.UnixMilli())

@@ -52,8 +52,7 @@ func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
 		if x.s.Open != nil && slices.Contains(x.s.Open.Envs, t.Env) {
 			return r, false // the approval says it
 		}
-		r.What, r.Environment = "lock", t.Env
-		r.Summary = fmt.Sprintf("waits for the lock of environment %s", t.Env)
+		x.whyLocked(t, &r)
 	case taskQueued:
 		r.What, r.Since, r.Until = "worker", timePtr(t.QueuedAt), timePtr(t.StartBy)
 		r.Kind, r.Pool = t.Kind, t.Pool
@@ -96,7 +95,7 @@ func (x *step) whyApproval(a *Approval) events.WaitReason {
 		rules = append(rules, fmt.Sprintf("%s: %s", er.env, er.Expression.Source))
 	}
 	r.Rule = strings.Join(rules, "; ")
-	for _, d := range inForce(a.Said, events.Approve) {
+	for _, d := range inForce(a.Said, events.Approve, x.now) {
 		r.Have = append(r.Have, fmt.Sprintf("%s (%s) approved at %s", d.User, rolesText(d.Roles), at(d.At).Format(time.TimeOnly)))
 	}
 	x.whoCan(a, &r)
@@ -111,18 +110,7 @@ func (x *step) whyApproval(a *Approval) events.WaitReason {
 // whoCan names, of all known people, those whose approval would count now and
 // those whose would not, with the reason.
 func (x *step) whoCan(a *Approval, r *events.WaitReason) {
-	known := map[string]bool{}
-	for _, doc := range x.d.Now.Roles {
-		for name := range doc.Spec.Users {
-			known[name] = true
-		}
-		for _, role := range doc.Spec.Roles {
-			for _, u := range role.Users {
-				known[u] = true
-			}
-		}
-	}
-	for _, who := range sortedKeys(known) {
+	for _, who := range sortedKeys(x.knownPeople()) {
 		why := x.cannot(a, who, x.d.Now.RolesOf(who))
 		if slices.ContainsFunc(a.Said, func(d Decision) bool { return d.User == who && d.Decision == events.Approve }) {
 			why = who + " has approved already"
