@@ -98,13 +98,13 @@ func (e *Environment) announce(spec *workflows.Environment, d Door) {
 	for i := range e.Lookers {
 		if l := &e.Lookers[i]; l.Told != text {
 			l.Told = text
-			e.tell(l.Run, record.Input{Kind: record.InEnvState, EnvState: state})
+			e.tellState(l.Run, *state)
 		}
 	}
 	for i := range e.Queue {
 		if q := &e.Queue[i]; !q.Glass && q.Told != text && (!d.Open || q.Told != "") {
 			q.Told = text
-			e.tell(q.Run, record.Input{Kind: record.InEnvState, EnvState: state})
+			e.tellState(q.Run, *state)
 		}
 	}
 	ends := e.announceEnd(spec)
@@ -139,12 +139,17 @@ func (e *Environment) announceEnd(spec *workflows.Environment) time.Time {
 	}
 	if e.Holder.Told != text && (!d.Open || e.Holder.Told != "") {
 		e.Holder.Told = text
-		e.tell(e.Holder.Run, record.Input{Kind: record.InEnvState, EnvState: state})
+		e.tellState(e.Holder.Run, *state)
 	}
 	if d.Until.IsZero() {
 		return d.Again
 	}
 	return d.Until
+}
+
+func (e *Environment) tellState(run string, s record.EnvState) {
+	s.N = e.Sent + 1
+	e.tell(run, record.Input{Kind: record.InEnvState, EnvState: &s})
 }
 
 // wake asks for a timer at a time, unless one stands before it.

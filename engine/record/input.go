@@ -187,6 +187,7 @@ type ChildEnded struct {
 // EnvState tells a run whether an environment lets anything in now.
 type EnvState struct {
 	Environment string `json:"env"`
+	N           int64  `json:"n"` // grows from one to the next that a run is told
 	Open        bool   `json:"open"`
 	Reason      string `json:"reason,omitempty"` // why not, in words
 	Until       int64  `json:"until,omitempty"`  // milliseconds: when it opens, as far as known

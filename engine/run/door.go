@@ -126,6 +126,10 @@ func (x *step) forgetDoors() {
 // anything in, or that its window has ended.
 func (x *step) environmentState(e *record.EnvState) {
 	was := x.s.Doors[e.Environment]
+	if e.N <= x.s.Heard[e.Environment] {
+		x.unrecorded(events.StatusAlready, "", "")
+		return
+	}
 	i := slices.IndexFunc(x.s.Tasks, func(t *Task) bool { return t.Status == taskLocked && t.Env == e.Environment })
 	if x.s.Done() || was == nil && i < 0 && x.s.Grants[e.Environment] == 0 {
 		x.unrecorded(events.StatusStale, "", "the run does not want to enter it any more")
@@ -135,9 +139,10 @@ func (x *step) environmentState(e *record.EnvState) {
 	if i >= 0 {
 		h.State = x.s.Tasks[i].Path
 	}
-	if x.s.Doors == nil {
-		x.s.Doors = map[string]*Door{}
+	if x.s.Doors == nil || x.s.Heard == nil {
+		x.s.Doors, x.s.Heard = cloneMap(x.s.Doors), cloneMap(x.s.Heard)
 	}
+	x.s.Heard[e.Environment] = e.N
 	x.s.Doors[e.Environment] = &Door{Open: e.Open, Reason: e.Reason, Until: e.Until, AtEnd: e.AtEnd}
 	switch {
 	case !e.Open:
@@ -201,6 +206,10 @@ func (x *step) proven(p *record.Proof) {
 	key := proofKey(p.Environment, p.Artifact)
 	if was := x.s.Proofs[key]; x.s.Done() || was == nil || was.Proven {
 		x.unrecorded(events.StatusStale, "", "the run does not ask for it")
+		return
+	}
+	if !p.Proven { // as it is taken to be until the environment says otherwise
+		x.unrecorded(events.StatusAlready, "", "")
 		return
 	}
 	x.s.Proofs[key] = p

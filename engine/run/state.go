@@ -71,6 +71,7 @@ type State struct {
 	Parts    int                           `json:"parts,omitempty"`    // how many undos and samples were asked for, for their ids
 	Leaving  *Leaving                      `json:"leaving,omitempty"`  // an event has come: the arm is taken when all work has stopped
 	Doors    map[string]*Door              `json:"doors,omitempty"`    // what environments said of themselves, while the run wants to enter
+	Heard    map[string]int64              `json:"heard,omitempty"`    // number of the newest of these, by environment
 	Glass    map[string]*Cancelled         `json:"glass,omitempty"`    // environments whose glass was broken for this run, and by whom
 	Proofs   map[string]*record.Proof      `json:"proofs,omitempty"`   // by environment and artifact: whether it succeeded there
 	Attested []map[string]any              `json:"attested,omitempty"` // attestations of what is released
@@ -339,6 +340,7 @@ func (s *State) clone() *State {
 
 // cloneProgress copies what a step changes in place of the progress within a state.
 func (s *State) cloneProgress(c *State) {
+	c.Heard = cloneMap(s.Heard)
 	c.Doors, c.Proofs, c.Glass = cloneMap(s.Doors), cloneMap(s.Proofs), cloneMap(s.Glass)
 	for name, d := range c.Doors {
 		c.Doors[name] = new(*d)

@@ -74,11 +74,12 @@ func set(ar *txtar.Archive, name, text string) {
 // player plays a script.
 type player struct {
 	*world
-	ar   *txtar.Archive
-	out  strings.Builder
-	in   record.Input // the last one
-	said int
-	asks []string // contents of the approvals that were asked for
+	ar    *txtar.Archive
+	out   strings.Builder
+	in    record.Input // the last one
+	said  int
+	doors int64    // how often an environment told of itself
+	asks  []string // contents of the approvals that were asked for
 }
 
 func play(t *testing.T, ar *txtar.Archive) string {
@@ -171,7 +172,8 @@ func (p *player) command(line []string) {
 	case "glass":
 		p.give(record.Input{ID: p.fresh(), Kind: record.InBreakGlass, By: arg(0), Glass: &events.BreakGlass{Run: p.id, Environment: arg(1), Reason: arg(2)}})
 	case "door":
-		e := &record.EnvState{Environment: arg(0), Open: arg(1) == "open", Reason: arg(2), AtEnd: named["atEnd"]}
+		p.doors++
+		e := &record.EnvState{N: p.doors, Environment: arg(0), Open: arg(1) == "open", Reason: arg(2), AtEnd: named["atEnd"]}
 		if named["until"] != "" {
 			e.Until = p.later(named["until"]).UnixMilli()
 		}
@@ -304,7 +306,8 @@ func (p *player) openDoors(looked []string) {
 	}
 	for _, env := range looked {
 		fmt.Fprintf(&p.out, "- %s says that it is open\n", env)
-		p.give(record.Input{ID: p.fresh(), Kind: record.InEnvState, By: "environment:" + env, EnvState: &record.EnvState{Environment: env, Open: true}})
+		p.doors++
+		p.give(record.Input{ID: p.fresh(), Kind: record.InEnvState, By: "environment:" + env, EnvState: &record.EnvState{N: p.doors, Environment: env, Open: true}})
 	}
 }
 
