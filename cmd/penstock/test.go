@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -81,6 +83,9 @@ func (f *testFlags) check() (*regexp.Regexp, error) {
 	case f.generate && f.mutate:
 		return nil, usagef("--generate and --mutate are two things; give one of them")
 	}
+	if _, err := os.Stat(f.out); f.out != "" && err == nil {
+		return nil, usagef("%s is there already; it is not overwritten", f.out)
+	}
 	only, err := regexp.Compile(f.run)
 	if err != nil {
 		return nil, usagef("--run %q is not a regular expression: %s", f.run, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
@@ -113,6 +118,10 @@ func (a *app) test(f testFlags, arg []string) error {
 		return a.printChecked(len(files), set, problems)
 	}
 	t := playAll(set.Catalog(), only)
+	if f.generate {
+		t.uncovered()
+		return a.generate(f, t)
+	}
 	if len(t.results) == 0 {
 		return usagef("there is no scenario in %s", strings.Join(arg, ", ")).withHint("a scenario is a document of kind Scenario; penstock init writes one")
 	}
@@ -158,6 +167,16 @@ func playAll(c *workflows.Catalog, only *regexp.Regexp) *tested {
 	}
 	slices.SortFunc(t.coverage, func(a, b *scenario.Coverage) int { return strings.Compare(a.Workflow, b.Workflow) })
 	return t
+}
+
+// uncovered adds the workflows that have no scenario yet.
+func (t *tested) uncovered() {
+	for name := range t.catalog.Workflows {
+		if !slices.ContainsFunc(t.coverage, func(c *scenario.Coverage) bool { return c.Workflow == name }) {
+			t.coverage = append(t.coverage, scenario.NewCoverage(t.catalog, name))
+		}
+	}
+	slices.SortFunc(t.coverage, func(a, b *scenario.Coverage) int { return strings.Compare(a.Workflow, b.Workflow) })
 }
 
 // onAll calls do for 0 … n-1 on all processors.
@@ -234,6 +253,58 @@ func (a *app) testText(f testFlags, t *tested) error {
 	if f.mutate && t.failed == 0 {
 		a.printMutants(t)
 	}
+	return nil
+}
+
+// generate writes scenarios for transitions that none takes yet. They go to
+// stdout or to a file, what is told of them to stderr.
+func (a *app) generate(f testFlags, t *tested) error {
+	var b bytes.Buffer
+	n, left := 0, 0
+	for _, c := range t.coverage {
+		var list []*workflows.Scenario
+		for _, r := range t.results {
+			if r.Scenario.Spec.Workflow == c.Workflow {
+				list = append(list, r.Scenario)
+			}
+		}
+		for _, g := range scenario.Generate(t.catalog, c.Workflow, list) {
+			p, err := parse.EncodeScenario(g.Scenario)
+			if err != nil {
+				return err
+			}
+			if n++; n > 1 {
+				b.WriteString("---\n")
+			}
+			b.Write(p)
+			c.Add(scenario.Play(t.catalog, g.Scenario))
+		}
+		for _, it := range c.Items {
+			if !it.Covered && it.Sort != scenario.SortRule {
+				left++
+				a.note("%s: found no scenario for %s %s", it.Pos, it.Sort, oneLine(it.Name))
+			}
+		}
+	}
+	switch {
+	case n == 0 && left == 0:
+		a.note("every state and transition is covered")
+		return nil
+	case n == 0:
+		return &failure{exit: exitFailed, code: "failed", message: "no scenario was found"}
+	case f.out == "":
+		_, err := a.stdout.Write(b.Bytes())
+		return err
+	}
+	file, err := os.OpenFile(f.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err == nil {
+		_, err = file.Write(b.Bytes())
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		return &failure{exit: exitFailed, code: "failed", message: err.Error()}
+	}
+	a.note("wrote %s to %s", count(n, "scenario"), f.out)
 	return nil
 }
 

@@ -1,0 +1,492 @@
+package scenario
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// Bounds of a search.
+const (
+	maxPlays   = 4_000 // scenarios that are tried for one workflow
+	maxQueued  = 400   // that are worth to go on from
+	maxLiteral = 6     // values that are tried for one output or input
+)
+
+// Generated is a scenario that takes transitions, or enters states, which no
+// other one does.
+type Generated struct {
+	Scenario *workflows.Scenario
+	Covers   []string // names of items
+}
+
+// Generate looks for scenarios that take the transitions of a workflow which
+// those of list do not take. It changes one thing at a time of scenarios that
+// it knows (what a task answers, who decides what, an event, an input, a fact)
+// and goes on from what leads somewhere new. Each scenario that it gives was
+// played, and expects what came of it. The search is bounded, so that it may
+// miss a transition; it gives the same for ever.
+func Generate(c *workflows.Catalog, name string, list []*workflows.Scenario) []Generated {
+	wf := c.Workflows[name]
+	if wf == nil {
+		return nil
+	}
+	g := &search{cat: c, wf: wf, words: wordsOf(c, wf), covered: map[string]bool{}, paths: map[string]bool{}, names: map[string]bool{}}
+	for _, it := range NewCoverage(c, name).Items {
+		if it.Sort != SortRule {
+			g.items = append(g.items, it)
+		}
+	}
+	for _, s := range c.Scenarios {
+		g.names[s.Metadata.Name] = true
+	}
+	for _, s := range list {
+		r := Play(c, s)
+		g.cover(r)
+		g.queue = append(g.queue, s)
+	}
+	g.try(&workflows.Scenario{Spec: workflows.ScenarioSpec{Workflow: name, Inputs: plainInputs(wf), Facts: workflows.Facts{Authors: []string{"author"}}}})
+	for i := 0; i < len(g.queue) && g.plays < maxPlays && g.missing() > 0; i++ {
+		for _, next := range g.neighbours(g.queue[i]) {
+			if g.plays >= maxPlays || g.missing() == 0 {
+				break
+			}
+			g.try(next)
+		}
+	}
+	return g.found
+}
+
+// search is the state of a search.
+type search struct {
+	cat     *workflows.Catalog
+	wf      *workflows.Workflow
+	words   map[string][]any // by the last part of a name: literals that rules compare it with
+	items   []*Item
+	covered map[string]bool // keys of items
+	paths   map[string]bool // that were seen
+	names   map[string]bool // of scenarios
+	queue   []*workflows.Scenario
+	found   []Generated
+	plays   int
+}
+
+func (g *search) missing() (n int) {
+	for _, it := range g.items {
+		if !g.covered[it.key] {
+			n++
+		}
+	}
+	return n
+}
+
+func took(r *Result, it *Item) bool { return r.seen.states[it.key] || r.seen.arms[it.key] }
+
+// cover notes what a result takes, and gives what is new.
+func (g *search) cover(r *Result) []*Item {
+	var fresh []*Item
+	for _, it := range g.items {
+		if !g.covered[it.key] && took(r, it) {
+			g.covered[it.key] = true
+			fresh = append(fresh, it)
+		}
+	}
+	return fresh
+}
+
+// try plays a scenario and keeps it when it leads somewhere new.
+func (g *search) try(s *workflows.Scenario) {
+	g.plays++
+	r := Play(g.cat, s)
+	if r.end.main().run() == nil {
+		return
+	}
+	fresh := g.cover(r)
+	way := strings.Join(r.Path, " ") + " " + r.Outcome
+	if len(fresh) == 0 && (g.paths[way] || len(g.queue) >= maxQueued) {
+		return
+	}
+	g.paths[way] = true
+	g.queue = append(g.queue, s)
+	if len(fresh) > 0 {
+		g.keep(s, fresh)
+	}
+}
+
+// keep makes a scenario as small as it can be and lets it expect what comes.
+func (g *search) keep(s *workflows.Scenario, fresh []*Item) {
+	s = g.shrink(s, fresh)
+	var names []string
+	for _, it := range fresh {
+		names = append(names, it.Name)
+	}
+	last := names[len(names)-1]
+	for _, it := range fresh {
+		if it.Sort == SortTransition {
+			last = it.Name
+		}
+	}
+	s.Metadata.Name = last
+	for n := 2; g.names[s.Metadata.Name]; n++ {
+		s.Metadata.Name = fmt.Sprintf("%s, %d", last, n)
+	}
+	g.names[s.Metadata.Name] = true
+	r := Play(g.cat, s)
+	s.Spec.Expect = workflows.Expectation{Path: r.Path, Outcome: r.Outcome}
+	if r.Outcome == "" {
+		s.Spec.Expect.Waits = r.At
+	}
+	if Play(g.cat, s).Passed() {
+		g.found = append(g.found, Generated{s, names})
+	}
+}
+
+// shrink leaves out what is not needed to take the items, and what is refused.
+func (g *search) shrink(s *workflows.Scenario, items []*Item) *workflows.Scenario {
+	good := func(s *workflows.Scenario) bool {
+		r := Play(g.cat, s)
+		return !slices.ContainsFunc(items, func(it *Item) bool { return !took(r, it) })
+	}
+	s = with(s, func(spec *workflows.ScenarioSpec) { spec.Expect = workflows.Expectation{} })
+	for i := len(s.Spec.People) - 1; i >= 0; i-- {
+		if less := with(s, func(spec *workflows.ScenarioSpec) { spec.People = slices.Delete(spec.People, i, i+1) }); good(less) {
+			s = less
+		}
+	}
+	for i := len(s.Spec.Events) - 1; i >= 0; i-- {
+		if less := with(s, func(spec *workflows.ScenarioSpec) { spec.Events = slices.Delete(spec.Events, i, i+1) }); good(less) {
+			s = less
+		}
+	}
+	for _, path := range sortedKeys(s.Spec.Tasks) {
+		if less := with(s, func(spec *workflows.ScenarioSpec) { delete(spec.Tasks, path) }); good(less) {
+			s = less
+		}
+	}
+	for _, name := range sortedKeys(s.Spec.Environments) {
+		if less := with(s, func(spec *workflows.ScenarioSpec) { delete(spec.Environments, name) }); good(less) {
+			s = less
+		}
+	}
+	if less := with(s, func(spec *workflows.ScenarioSpec) { spec.Facts.Authors = nil }); good(less) {
+		s = less
+	}
+	if len(s.Spec.People) == 0 {
+		s.Spec.People = nil
+	}
+	if len(s.Spec.Events) == 0 {
+		s.Spec.Events = nil
+	}
+	for i, p := range s.Spec.People {
+		refused := func(f Failure) bool {
+			return strings.Contains(f.Text, "it is refused") && strings.HasPrefix(f.Text, p.User+" ")
+		}
+		if p.Expect == "" && slices.ContainsFunc(Play(g.cat, s).Failures, refused) {
+			s = with(s, func(spec *workflows.ScenarioSpec) {
+				spec.People[i] = new(*p)
+				spec.People[i].Expect = "refused"
+			})
+		}
+	}
+	return s
+}
+
+// with is a copy of a scenario with a change; the lists and maps of the copy
+// may be changed, not what they hold.
+func with(s *workflows.Scenario, change func(*workflows.ScenarioSpec)) *workflows.Scenario {
+	out := new(*s)
+	out.Origin = workflows.Origin{}
+	out.Spec.Inputs = cloned(s.Spec.Inputs)
+	out.Spec.Tasks = cloned(s.Spec.Tasks)
+	out.Spec.Environments = cloned(s.Spec.Environments)
+	out.Spec.People = slices.Clone(s.Spec.People)
+	out.Spec.Events = slices.Clone(s.Spec.Events)
+	change(&out.Spec)
+	return out
+}
+
+func cloned[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return maps.Clone(m)
+}
+
+// neighbours are the scenarios that differ from one in one thing.
+func (g *search) neighbours(s *workflows.Scenario) []*workflows.Scenario {
+	r := Play(g.cat, s)
+	var out []*workflows.Scenario
+	add := func(change func(*workflows.ScenarioSpec)) { out = append(out, with(s, change)) }
+	seen := map[string]bool{}
+	for _, m := range r.Story {
+		path := m.Event.Data.State
+		if m.Run != "" {
+			path = m.Run + "." + path
+		}
+		key := m.Event.Type + " " + path
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
+		switch m.Event.Type {
+		case events.TaskQueued:
+			g.answers(s, path, m.Event.Data.Kind, add)
+		case events.ApprovalRequested:
+			g.decisions(s, path, m.At, add)
+		case events.StateEntered:
+			g.arrivals(s, path, m, add)
+		}
+	}
+	g.inputs(s, add)
+	add(func(spec *workflows.ScenarioSpec) {
+		if spec.Facts.Authors == nil {
+			spec.Facts.Authors = []string{"author"}
+		} else {
+			spec.Facts.Authors = nil
+		}
+	})
+	return out
+}
+
+// answers tries what a task could answer: at once, and at its second attempt.
+func (g *search) answers(s *workflows.Scenario, path, kind string, add func(func(*workflows.ScenarioSpec))) {
+	ends := []*workflows.TaskAnswer{{}, {Fails: &workflows.TaskFailure{Code: "failed"}}, {Fails: &workflows.TaskFailure{Code: "failed", Retryable: true}},
+		{TimesOut: true}, {NeverStarts: true}, {WorkerLost: true}, {After: workflows.Duration(time.Hour)}}
+	for _, code := range g.words["code"] {
+		if text, ok := code.(string); ok {
+			ends = append(ends, &workflows.TaskAnswer{Fails: &workflows.TaskFailure{Code: text}})
+		}
+	}
+	var outputs map[string]string
+	if k := g.cat.Kinds[kind]; k != nil {
+		outputs = k.Spec.Outputs
+	}
+	for _, name := range sortedKeys(outputs) {
+		typ, _ := workflows.Optional(outputs[name])
+		for _, v := range g.values(name, typ) {
+			ends = append(ends, &workflows.TaskAnswer{Outputs: map[string]any{name: v}})
+		}
+	}
+	had := s.Spec.Tasks[path]
+	for _, a := range ends {
+		add(func(spec *workflows.ScenarioSpec) { spec.Tasks[path] = []*workflows.TaskAnswer{a} })
+		if len(had) == 1 && had[0].Fails == nil && a.Outputs != nil { // one more output beside those it has
+			both := new(*had[0])
+			both.Outputs = cloned(had[0].Outputs)
+			maps.Copy(both.Outputs, a.Outputs)
+			add(func(spec *workflows.ScenarioSpec) { spec.Tasks[path] = []*workflows.TaskAnswer{both} })
+		}
+		if len(had) > 0 && len(had) < 3 {
+			add(func(spec *workflows.ScenarioSpec) { spec.Tasks[path] = append(slices.Clone(had), a) })
+		}
+	}
+}
+
+// values are what an output or input could be that rules speak of by its name.
+func (g *search) values(name string, t workflows.Type) []any {
+	literals, spoken := g.words[name]
+	if !spoken {
+		return nil
+	}
+	var out []any
+	add := func(v any) {
+		if c, err := t.Conform(v); err == nil && len(out) < maxLiteral && !slices.ContainsFunc(out, func(x any) bool { return reflect.DeepEqual(x, c) }) {
+			out = append(out, c)
+		}
+	}
+	switch kind, _ := t.Split(); kind {
+	case "bool":
+		add(true)
+		add(false)
+	case "int", "double":
+		for _, l := range literals {
+			switch n := l.(type) {
+			case int64:
+				add(n + 1)
+				add(n)
+				add(n - 1)
+			case float64:
+				add(n * 2)
+				add(n / 2)
+			}
+		}
+		add(int64(1000))
+	case "string", "any":
+		for _, l := range literals {
+			add(l)
+		}
+		add("other")
+	case "list":
+		add([]any{"other"})
+	}
+	return out
+}
+
+// decisions tries what people could decide on an approval: all who can approve
+// it, one rejects it, nobody does anything.
+func (g *search) decisions(s *workflows.Scenario, path string, at time.Duration, add func(func(*workflows.ScenarioSpec))) {
+	var can []string
+	for _, reason := range PlayUntil(g.cat, s, at).Waiting {
+		if reason.Content != "" && reason.State == path {
+			can = reason.Can
+		}
+	}
+	on := func(p *workflows.PersonAct) bool {
+		return slices.Contains([]string{p.Approves, p.Rejects, p.RequestsChanges, p.Withdraws, p.Delegates, p.Escalates}, path)
+	}
+	others := slices.DeleteFunc(slices.Clone(s.Spec.People), on)
+	acts := func(make func(user string, at workflows.Duration) *workflows.PersonAct, users ...string) {
+		people := slices.Clone(others)
+		for i, user := range users {
+			people = append(people, make(user, workflows.Duration(at+time.Duration(i+1)*time.Minute)))
+		}
+		add(func(spec *workflows.ScenarioSpec) { spec.People = people })
+	}
+	approves := func(user string, at workflows.Duration) *workflows.PersonAct {
+		return &workflows.PersonAct{At: at, User: user, Approves: path}
+	}
+	acts(approves)
+	acts(approves, can...)
+	for i := range min(len(can), 3) {
+		acts(approves, can[i])
+		acts(func(user string, at workflows.Duration) *workflows.PersonAct {
+			return &workflows.PersonAct{At: at, User: user, Rejects: path}
+		}, can[i])
+	}
+	if len(can) > 0 {
+		acts(func(user string, at workflows.Duration) *workflows.PersonAct {
+			return &workflows.PersonAct{At: at, User: user, Cancels: true}
+		}, can[0])
+	}
+}
+
+// arrivals tries the events that a state listens for, while it is busy.
+func (g *search) arrivals(s *workflows.Scenario, path string, m Moment, add func(func(*workflows.ScenarioSpec))) {
+	wf := g.wf
+	if m.Run != "" {
+		wf = g.cat.Workflows[m.Event.Data.Workflow]
+	}
+	if wf == nil || wf.Spec.States[m.Event.Data.State] == nil {
+		return
+	}
+	st := wf.Spec.States[m.Event.Data.State]
+	arms := slices.Clone(st.Events)
+	if st.Wait != nil && st.Wait.Event != "" {
+		arms = append(arms, &workflows.EventArm{Event: st.Wait.Event, When: st.Wait.When})
+	}
+	for _, arm := range arms {
+		ev := &workflows.EventAct{At: workflows.Duration(m.At + time.Minute), Type: strings.ReplaceAll(arm.Event, "*", "x"), Data: dataFor(arm.When)}
+		add(func(spec *workflows.ScenarioSpec) {
+			spec.Events = append(spec.Events, ev)
+			for _, b := range sortedKeys(st.Parallel) {
+				spec.Tasks[path+"."+b] = []*workflows.TaskAnswer{{After: workflows.Duration(time.Hour)}}
+			}
+			if k := st.Kind(); k == "task" || k == "deploy" {
+				spec.Tasks[path] = []*workflows.TaskAnswer{{After: workflows.Duration(time.Hour)}}
+			}
+		})
+	}
+}
+
+// inputs tries other inputs, where rules speak of them or only some are allowed.
+func (g *search) inputs(_ *workflows.Scenario, add func(func(*workflows.ScenarioSpec))) {
+	for _, name := range sortedKeys(g.wf.Spec.Inputs) {
+		in := g.wf.Spec.Inputs[name]
+		values := in.Enum
+		if values == nil {
+			values = g.values(name, workflows.Type(in.Type))
+		}
+		for _, v := range values {
+			add(func(spec *workflows.ScenarioSpec) { spec.Inputs[name] = v })
+		}
+	}
+}
+
+// wordsOf collects, for each name that the rules of a workflow speak of, the
+// literals that stand in the same rule.
+func wordsOf(c *workflows.Catalog, wf *workflows.Workflow) map[string][]any {
+	out := map[string][]any{}
+	visit := func(_ string, e *workflows.Expr) {
+		words := tokens(e.Source)
+		var literals []any
+		for _, t := range words {
+			if v, ok := literal(t); ok {
+				literals = append(literals, v)
+			}
+		}
+		for i, t := range words {
+			if i > 0 && t.kind == 'i' && (words[i-1].is(".") || words[i-1].is(".?")) {
+				out[t.text] = append(out[t.text], literals...)
+			}
+		}
+	}
+	eachExpr(reflect.ValueOf(wf).Elem(), "", visit)
+	for _, env := range environmentsOf(c, wf) {
+		eachExpr(reflect.ValueOf(c.Environments[env]).Elem(), "", visit)
+	}
+	return out
+}
+
+// literal reads a number or a simple text.
+func literal(t token) (any, bool) {
+	switch t.kind {
+	case 'n':
+		if n, err := strconv.ParseInt(t.text, 10, 64); err == nil {
+			return n, true
+		}
+		f, err := strconv.ParseFloat(t.text, 64)
+		return f, err == nil
+	case 's':
+		if len(t.text) >= 2 && !strings.ContainsAny(t.text[1:len(t.text)-1], `\"'`) {
+			return t.text[1 : len(t.text)-1], true
+		}
+	}
+	return nil, false
+}
+
+// dataFor makes data of an event for which a condition probably holds: what it
+// compares with a literal is that literal.
+func dataFor(when *workflows.Expr) map[string]any {
+	if when == nil {
+		return nil
+	}
+	data := map[string]any{}
+	words := tokens(when.Source)
+	for i := 0; i+4 < len(words); i++ {
+		if words[i].text != "event" || !words[i+1].is(".") || words[i+2].text != "data" {
+			continue
+		}
+		var path []string
+		j := i + 3
+		for ; j+1 < len(words) && words[j].is(".") && words[j+1].kind == 'i'; j += 2 {
+			path = append(path, words[j+1].text)
+		}
+		if j+1 >= len(words) || len(path) == 0 || words[j].kind != 'o' {
+			continue
+		}
+		v, ok := literal(words[j+1])
+		if n, isInt := v.(int64); isInt && words[j].is(">") {
+			v = n + 1
+		}
+		if ok {
+			into := data
+			for _, key := range path[:len(path)-1] {
+				next, _ := into[key].(map[string]any)
+				if next == nil {
+					next = map[string]any{}
+					into[key] = next
+				}
+				into = next
+			}
+			into[path[len(path)-1]] = v
+		}
+	}
+	return data
+}
