@@ -27,6 +27,7 @@ const (
 	VerbPublish      = "event.publish"    // Event in structured JSON → nothing
 	VerbApply        = "definition.apply" // Apply → Applied
 	VerbDefinitions  = "definition.list"  // nothing → Definitions
+	VerbTexts        = "definition.read"  // ReadDefinitions → DefinitionPage
 	VerbServer       = "server.info"      // nothing → ServerInfo
 	VerbEnvironments = "environment.list" // nothing → Environments
 	VerbEnvFree      = "environment.free" // FreeEnvironment → nothing
@@ -378,6 +379,29 @@ type Definition struct {
 type Definitions struct {
 	Catalog     string       `json:"catalog"` // digest
 	Definitions []Definition `json:"definitions"`
+}
+
+// ReadDefinitions asks for the text of definitions: of one document, or of all
+// in a catalog, page by page.
+type ReadDefinitions struct {
+	Digest  string `json:"digest,omitempty" validate:"max=71"`  // of one document, which is or was in force
+	Catalog string `json:"catalog,omitempty" validate:"max=71"` // what is in force when empty
+	After   int    `json:"after,omitempty" validate:"gte=0"`    // DefinitionPage.Next of the answer before
+}
+
+// DefinitionPage is a page of documents, in the order of the catalog. Next is
+// 0 when there are no more.
+type DefinitionPage struct {
+	Catalog   string           `json:"catalog,omitempty"` // digest; the next request names it
+	Documents []DefinitionText `json:"documents"`
+	Next      int              `json:"next,omitempty"`
+}
+
+// DefinitionText is a document as it was written.
+type DefinitionText struct {
+	Definition
+	Line int    `json:"line,omitempty"` // of File, where it begins
+	Text string `json:"text"`
 }
 
 // ServerInfo tells what the engine is.

@@ -37,9 +37,10 @@ func (a *app) commands() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
 		"runs": {a.runCommand(), a.runsCommand(), a.getCommand(), a.watchCommand(), a.logsCommand(), a.artifactCommand(), a.whyCommand(),
 			a.approveCommand(), a.rejectCommand(), a.cancelCommand()},
-		"definitions": {a.initCommand(), a.checkCommand(), a.testCommand(), a.evalCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand(), a.environmentsCommand()},
-		"events":      {a.eventsCommand(), a.auditCommand()},
-		"server":      {a.demoCommand(), a.serverCommand(), a.workerCommand(), a.superviseCommand(), a.statusCommand(), a.healthcheckCommand(), a.authCommand(), a.credentialCommand(), a.benchCommand(), a.versionCommand()},
+		"definitions": {a.graphCommand(),
+			a.initCommand(), a.checkCommand(), a.testCommand(), a.evalCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand(), a.environmentsCommand()},
+		"events": {a.eventsCommand(), a.auditCommand()},
+		"server": {a.demoCommand(), a.serverCommand(), a.workerCommand(), a.superviseCommand(), a.statusCommand(), a.healthcheckCommand(), a.authCommand(), a.credentialCommand(), a.benchCommand(), a.versionCommand()},
 	}
 }
 

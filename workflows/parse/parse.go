@@ -85,9 +85,29 @@ func Over(standing []Document, files []File) (*Set, []workflows.Problem) {
 // standing document, a file's document of the same kind and name does not take
 // its place and is refused.
 func OverUnless(standing []Document, files []File, held func(standing Document, f File) bool) (*Set, []workflows.Problem) {
-	var found [][]workflows.Problem
-	var sources []origin
-	var unread []Document
+	sources, unread, found := sourcesOf(files)
+	units := readAll(sources)
+	replaces := map[[2]string]File{}
+	for i, u := range units {
+		replaces[[2]string{u.doc.Kind, u.doc.Name}] = sources[i].from
+	}
+	var older []origin
+	for _, doc := range standing {
+		if f, ok := replaces[[2]string{doc.Kind, doc.Name}]; !ok || held(doc, f) {
+			older = append(older, stored(doc))
+		}
+	}
+	set, problems := assemble(append(readAll(older), units...))
+	for _, u := range units {
+		set.Given = append(set.Given, u.doc)
+	}
+	set.Given = append(set.Given, unread...)
+	return set, slices.Concat(append(found, problems)...)
+}
+
+// sourcesOf cuts files into documents. A file that is too large is refused
+// whole, and told as a document that cannot be read.
+func sourcesOf(files []File) (sources []origin, unread []Document, found [][]workflows.Problem) {
 	whole := func(f File, p workflows.Problem) {
 		found = append(found, []workflows.Problem{p})
 		unread = append(unread, Document{Origin: workflows.Origin{Pos: workflows.Pos{File: f.Name}, Source: f.Source}})
@@ -108,23 +128,7 @@ func OverUnless(standing []Document, files []File, held func(standing Document, 
 			sources = append(sources, origin{src, f})
 		}
 	}
-	units := readAll(sources)
-	replaces := map[[2]string]File{}
-	for i, u := range units {
-		replaces[[2]string{u.doc.Kind, u.doc.Name}] = sources[i].from
-	}
-	var older []origin
-	for _, doc := range standing {
-		if f, ok := replaces[[2]string{doc.Kind, doc.Name}]; !ok || held(doc, f) {
-			older = append(older, stored(doc))
-		}
-	}
-	set, problems := assemble(append(readAll(older), units...))
-	for _, u := range units {
-		set.Given = append(set.Given, u.doc)
-	}
-	set.Given = append(set.Given, unread...)
-	return set, slices.Concat(append(found, problems)...)
+	return sources, unread, found
 }
 
 // Load compiles stored documents again. Positions are those of their Origin.
@@ -194,7 +198,7 @@ func (u *unit) check(catalog *workflows.Catalog, checker *workflows.Checker) {
 		if r := recover(); r != nil { // a fault of ours or of a library must not stop the other documents
 			u.dec.problems = append(u.dec.problems, u.src.problem(1, 1, "internal", "", fmt.Sprintf("the document cannot be checked: %v", r), "please report this"))
 		}
-		u.bad = u.value == nil || slices.ContainsFunc(u.dec.problems, func(p workflows.Problem) bool { return !p.Warning })
+		u.bad = u.value == nil || serious(u.dec.problems)
 	}()
 	if u.value == nil {
 		return
@@ -204,6 +208,10 @@ func (u *unit) check(catalog *workflows.Catalog, checker *workflows.Checker) {
 		(&compiler{c: catalog, unit: u}).run()
 	}
 	u.dec.problems = append(u.dec.problems, checked...)
+}
+
+func serious(problems []workflows.Problem) bool {
+	return slices.ContainsFunc(problems, func(p workflows.Problem) bool { return !p.Warning })
 }
 
 // refuseRepeated notes documents whose kind and name an earlier one has.

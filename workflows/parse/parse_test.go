@@ -217,3 +217,28 @@ func TestDirFindsYAMLBelowAndLeavesOutDotFolders(t *testing.T) {
 		t.Error("a folder that is not there gives no error")
 	}
 }
+
+func TestLookingAsksNotWhetherDocumentsFitTogether(t *testing.T) {
+	text := `apiVersion: penstock/v1
+kind: Workflow
+metadata: {name: one}
+spec: {initial: a, states: {a: {deploy: {environment: elsewhere}, transitions: [{when: this is no expression, to: b}]}}}
+---
+apiVersion: penstock/v1
+kind: Workflow
+metadata: {name: two}
+spec: {initial: a, stats: {}}
+`
+	set, problems := Look([]File{{Name: "a.yaml", Content: []byte(text), Commit: "c", Author: "ana"}})
+	w := set.Catalog().Workflows["one"]
+	if w == nil || w.Spec.States["a"].Transitions[0].When.Program != nil || w.Origin.Author != "ana" {
+		t.Errorf("one: %+v", w)
+	}
+	if set.Catalog().Workflows["two"] != nil || len(problems) != 1 || problems[0].Code != "unknown-key" || problems[0].Pos.Line != 9 {
+		t.Errorf("two: %+v", problems)
+	}
+	again, problems := LookAt(set.Documents)
+	if got := again.Catalog().Workflows["one"]; got == nil || !cmp.Equal(got.Origin, w.Origin) || len(problems) != 0 {
+		t.Errorf("stored: %+v %v", got, problems)
+	}
+}

@@ -309,3 +309,51 @@ func (s *Store) Remember(ctx context.Context, source string, m Memory) error {
 	}
 	return err
 }
+
+// Read gives documents as they were written: the one with a digest, or those
+// of a catalog behind so many, as long as they have no more than so many bytes
+// together, but one at least.
+func (s *Store) Read(ctx context.Context, q events.ReadDefinitions, most int) (events.DefinitionPage, error) {
+	s.mu.RLock()
+	docs, catalog := s.docs, s.now.Digest
+	s.mu.RUnlock()
+	if q.Digest != "" {
+		return s.readOne(ctx, q.Digest, docs)
+	}
+	if q.Catalog != "" && q.Catalog != catalog {
+		var err error
+		if docs, err = s.load(ctx, q.Catalog); err != nil {
+			return events.DefinitionPage{}, err
+		}
+		catalog = q.Catalog
+	}
+	page := events.DefinitionPage{Catalog: catalog, Documents: []events.DefinitionText{}}
+	size := 0
+	for i := min(q.After, len(docs)); i < len(docs); i++ {
+		if size += len(docs[i].Source); size > most && len(page.Documents) > 0 {
+			page.Next = i
+			break
+		}
+		page.Documents = append(page.Documents, textOf(docs[i]))
+	}
+	return page, nil
+}
+
+// readOne reads a document that is or was in force. Where it came from is
+// known of those in force.
+func (s *Store) readOne(ctx context.Context, digest string, docs []parse.Document) (events.DefinitionPage, error) {
+	for _, d := range docs {
+		if d.Digest == digest {
+			return events.DefinitionPage{Documents: []events.DefinitionText{textOf(d)}}, nil
+		}
+	}
+	e, err := s.kv.Get(ctx, keyOf("doc", digest))
+	if err != nil {
+		return events.DefinitionPage{}, fmt.Errorf("definition %s: %w", digest, err)
+	}
+	return events.DefinitionPage{Documents: []events.DefinitionText{{Definition: events.Definition{Digest: digest}, Text: string(e.Value())}}}, nil
+}
+
+func textOf(d parse.Document) events.DefinitionText {
+	return events.DefinitionText{Definition: view(d, ""), Line: d.Origin.Pos.Line, Text: string(d.Source)}
+}

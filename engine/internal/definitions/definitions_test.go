@@ -1,6 +1,7 @@
 package definitions_test
 
 import (
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -179,5 +180,44 @@ func TestApplyingTheSameAgainChangesNothing(t *testing.T) {
 	before := s.Current().Digest
 	if applied := apply(t, s, workflow("one", "notify")); applied.Definitions[0].Change != "unchanged" || s.Current().Digest != before {
 		t.Errorf("%+v", applied.Definitions)
+	}
+}
+
+func TestDefinitionsAreReadAsTheyWereWritten(t *testing.T) {
+	s := open(t, bucket(t))
+	apply(t, s, workflow("one", "notify"))
+	first := s.Current().Workflows["one"].Origin.Digest
+	old := workflow("one", "notify")
+	apply(t, s, parse.File{Name: "again.yaml", Content: append([]byte("# newer\n"), old.Content...), Commit: "1f2e3d4", Author: "ana"}, workflow("two", "notify"))
+	catalog := s.Current().Digest
+	var read []events.DefinitionText
+	for q := (events.ReadDefinitions{}); ; {
+		page, err := s.Read(t.Context(), q, 1) // a byte: one document to a page
+		if err != nil || len(page.Documents) != 1 {
+			t.Fatalf("%+v, %v", page, err)
+		}
+		read = append(read, page.Documents...)
+		if len(read) == 1 {
+			apply(t, s, workflow("three", "notify")) // does not get between the pages
+		}
+		if page.Next == 0 {
+			break
+		}
+		q = events.ReadDefinitions{Catalog: page.Catalog, After: page.Next}
+	}
+	if len(read) != 2 || catalog == s.Current().Digest {
+		t.Fatalf("%d documents: %+v", len(read), read)
+	}
+	for _, d := range read {
+		if d.Name == "one" && (!strings.HasPrefix(d.Text, "# newer\n") || d.Commit != "1f2e3d4" || d.Author != "ana" || d.File != "again.yaml") {
+			t.Errorf("%+v", d)
+		}
+	}
+	page, err := s.Read(t.Context(), events.ReadDefinitions{Digest: first}, 1<<20)
+	if err != nil || len(page.Documents) != 1 || page.Documents[0].Text != string(old.Content) {
+		t.Errorf("the one that is no longer in force: %+v, %v", page, err)
+	}
+	if _, err := s.Read(t.Context(), events.ReadDefinitions{Digest: "sha256:00"}, 1<<20); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("one that never was: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -141,6 +142,19 @@ func (s *Service) Emit(typ string, h events.Happening) {
 
 func (s *Service) definitions(context.Context, Principal, []byte) (any, error) {
 	return s.o.Definitions.List(), nil
+}
+
+// texts gives definitions as they were written.
+func (s *Service) texts(ctx context.Context, _ Principal, body []byte) (any, error) {
+	var req events.ReadDefinitions
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
+	page, err := s.o.Definitions.Read(ctx, req, int(min(1<<20, s.o.Broker.Engine.MaxPayload()/4)))
+	if errors.Is(err, jetstream.ErrKeyNotFound) || errors.Is(err, jetstream.ErrInvalidKey) {
+		return nil, refuse(events.CodeNotFound, "there are no definitions %s", cmp.Or(req.Digest, req.Catalog))
+	}
+	return page, err
 }
 
 func (s *Service) server(context.Context, Principal, []byte) (any, error) { return s.info(), nil }

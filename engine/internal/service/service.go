@@ -88,7 +88,7 @@ func New(o Options) (*Service, error) {
 		events.VerbStart: s.start, events.VerbList: s.list, events.VerbGet: s.get, events.VerbWhy: s.why, events.VerbEval: s.eval,
 		events.VerbDecide: s.decide, events.VerbCancel: s.cancel, events.VerbRecords: s.records, events.VerbVerify: s.verify,
 		events.VerbOutput: s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
-		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbServer: s.server,
+		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbTexts: s.texts, events.VerbServer: s.server,
 		events.VerbEnvironments: s.environments, events.VerbEnvFree: s.freeEnvironment,
 		events.VerbAuthAdd: s.authAdd, events.VerbAuthList: s.authList, events.VerbAuthRevoke: s.authRevoke,
 		events.VerbAttemptStart: s.attemptStart, events.VerbAttemptHeartbeat: s.attemptHeartbeat,
