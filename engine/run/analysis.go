@@ -211,7 +211,7 @@ func (x *step) stopSamples(t *Task) {
 	}
 }
 
-// metricText says what was seen of a metric: "errors 0.02 fail, 2 of 2 failures".
+// metricText says what was seen of a metric: "metric errors 0.07 fail, 3 failed and 2 may".
 func metricText(m *workflows.Metric, seen *Metric) string {
 	if len(seen.Samples) == 0 && seen.Last == "" {
 		return "metric " + m.Name + " has no sample"
@@ -225,7 +225,7 @@ func metricText(m *workflows.Metric, seen *Metric) string {
 		s += " (" + seen.Why + ")"
 	}
 	if seen.Failed > 0 {
-		s += fmt.Sprintf(", %d of %d failures allowed", seen.Failed, m.Failures)
+		s += fmt.Sprintf(", %d failed and %d may", seen.Failed, m.Failures)
 	}
 	return s
 }

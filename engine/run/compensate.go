@@ -204,7 +204,7 @@ func (x *step) undoEnded(t *Task) {
 func (x *step) stuck(t *Task, e *Effect) *events.TaskError {
 	fault := &events.TaskError{Code: "undo_failed", Message: fmt.Sprintf("the undo of %s ended %s", t.Of, t.Outcome)}
 	if t.Error != nil {
-		fault.Message = fmt.Sprintf("the undo of %s: %s", t.Of, t.Error.Message)
+		fault.Message += ": " + t.Error.Message
 		if t.Error.Code == "not_ours" {
 			fault.Code = t.Error.Code
 		}

@@ -190,6 +190,9 @@ func (p *player) command(line []string) {
 	case "grant", "freed":
 		n, _ := strconv.ParseInt(arg(1), 10, 64)
 		in := record.Input{Kind: record.InGranted, By: "environment:" + arg(0), Granted: &record.Granted{Environment: arg(0), Grant: n}}
+		if run, artifact, ok := strings.Cut(named["deployed"], "/"); ok {
+			in.Granted.Deployed = &record.Deployment{Run: run, Artifact: artifact}
+		}
 		if line[0] == "freed" {
 			in.Kind, in.Freed, in.Granted = record.InFreed, in.Granted, nil
 		}
@@ -326,6 +329,11 @@ func (p *player) give(in record.Input) {
 			p.asks = append(p.asks, e.Data.Content)
 		}
 	}
+	for _, task := range tr.Tasks {
+		if task.With["weight"] != nil || task.Kind == "sample" || strings.HasPrefix(task.State, "undo.") {
+			fmt.Fprintf(&p.out, "  task %s with %s\n", task.State, record.Text(task.With))
+		}
+	}
 	answer := strings.TrimSpace(tr.Answer.Status + " " + tr.Answer.Code)
 	if tr.Answer.Reason != "" {
 		answer += ": " + tr.Answer.Reason
@@ -403,6 +411,7 @@ func told(e record.Emitted) string {
 	add(" %s", h.Outcome, h.Outcome != "")
 	add(" → %s", h.To, h.To != "")
 	add(" authors %v", h.Authors, len(h.Authors) > 0)
+	add(", where %s is again", h.Artifact, e.Type == events.EffectUndone && h.Artifact != "")
 	if h.Error != nil {
 		s += fmt.Sprintf(" [%s: %s]", h.Error.Code, h.Error.Message)
 	}

@@ -42,11 +42,17 @@ func (x *step) why() []events.WaitReason {
 			reasons = append(reasons, r)
 		}
 	}
+	if len(reasons) > 0 {
+		reasons = append(reasons, x.whyClaims()...)
+	}
 	return reasons
 }
 
 func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
 	r := events.WaitReason{State: t.Path}
+	if x.whyRoll(t, &r) {
+		return r, true
+	}
 	switch t.Status {
 	case taskLocked:
 		if x.s.Open != nil && slices.Contains(x.s.Open.Envs, t.Env) {
@@ -56,11 +62,11 @@ func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
 	case taskQueued:
 		r.What, r.Since, r.Until = "worker", timePtr(t.QueuedAt), timePtr(t.StartBy)
 		r.Kind, r.Pool = t.Kind, t.Pool
-		r.Summary = fmt.Sprintf("waits for a worker of kind %s in pool %s", t.Kind, t.Pool)
+		r.Summary = fmt.Sprintf("waits for a worker of kind %s in pool %s", t.Kind, t.Pool) + x.whyStep(t)
 		r.Next = []string{"penstock worker --kinds " + t.Kind}
 	case taskRunning:
 		r.What, r.Since, r.Until = "task", timePtr(t.BeganAt), timePtr(t.RunBy)
-		r.Summary = fmt.Sprintf("the %s task runs on %s (attempt %d)", t.Kind, t.Worker, t.Attempt)
+		r.Summary = fmt.Sprintf("the %s task runs on %s (attempt %d)", t.Kind, t.Worker, t.Attempt) + x.whyStep(t)
 		if t.Lost != "" {
 			r.Summary = fmt.Sprintf("%s finds out what became of an attempt whose worker was lost", t.Worker)
 		}
