@@ -354,7 +354,7 @@ func (p *player) give(in record.Input) {
 		case m.Input.Proof != nil:
 			fmt.Fprintf(&p.out, "  asks whether %s succeeded in %s\n", m.Input.Proof.Artifact, m.ID)
 		case m.Input.Request != nil && m.Input.Request.Glass:
-			fmt.Fprintf(&p.out, "  asks for %s with broken glass\n", m.ID)
+			fmt.Fprintf(&p.out, "  asks for %s, open or not\n", m.ID)
 		case m.Input.Request != nil:
 			fmt.Fprintf(&p.out, "  asks for %s\n", m.ID)
 		case m.Input.Release != nil:
