@@ -18,6 +18,18 @@ const (
 	RunFinished = "dev.penstock.run.finished.v1" // Outcome, State, DurationMs, Error
 	RunHeld     = "dev.penstock.run.held.v1"     // State, Reason: a rule that decides where to go could not be evaluated
 	RunAuthors  = "dev.penstock.run.authors.v1"  // Authors: who wrote the change, as far as known
+	RunPaused   = "dev.penstock.run.paused.v1"   // State, By, Reason: nothing new begins
+	RunResumed  = "dev.penstock.run.resumed.v1"  // State, By, Reason: it goes on
+	RunRetried  = "dev.penstock.run.retried.v1"  // State, To, By, Reason: it begins again at To
+	RunPaged    = "dev.penstock.run.paged.v1"    // State, Outcome, Roles: an end that calls somebody
+
+	RunHeard     = "dev.penstock.run.heard.v1"     // State, Cause, To, Reason: an event came that the run listens for
+	ChildStarted = "dev.penstock.child.started.v1" // State, Child, Kind: the run waits for a run of another workflow
+	MemberLeft   = "dev.penstock.member.left.v1"   // State, Environment, Reason: a member of forEach was left out
+
+	KeyQueued   = "dev.penstock.key.queued.v1"   // State, Key: the run waits for its concurrency key
+	KeyGranted  = "dev.penstock.key.granted.v1"  // State, Key, Grant
+	KeyReleased = "dev.penstock.key.released.v1" // Key, Grant
 
 	StateEntered = "dev.penstock.state.entered.v1" // State, Visit
 	StateLeft    = "dev.penstock.state.left.v1"    // State, Visit, Outcome, To, Outputs, Error
@@ -70,7 +82,8 @@ const (
 
 // Types lists every type above, in the order of the documentation.
 func Types() []string {
-	return []string{RunStarted, RunFinished, RunHeld, RunAuthors, StateEntered, StateLeft, TaskQueued, TaskStarted, TaskFinished,
+	return []string{RunStarted, RunFinished, RunHeld, RunAuthors, RunPaused, RunResumed, RunRetried, RunPaged, RunHeard,
+		ChildStarted, MemberLeft, KeyQueued, KeyGranted, KeyReleased, StateEntered, StateLeft, TaskQueued, TaskStarted, TaskFinished,
 		TaskRetrying, TaskRefused, GateEvaluated, ApprovalRequested, ApprovalDecided, ApprovalRefused, ApprovalStale, ApprovalReminded, ApprovalEscalated, ApprovalClosed,
 		CommandRefused, EnvironmentGranted, EnvironmentQueued, EnvironmentDeployed, EnvironmentReleased,
 		EnvironmentClosed, EnvironmentOpened, EnvironmentHeld, EnvironmentUnheld, GlassBroken, DeploymentStep,
@@ -125,6 +138,9 @@ type Happening struct {
 	Grant        int64    `json:"grant,omitempty"`
 	Artifact     string   `json:"artifact,omitempty"`
 	URL          string   `json:"url,omitempty"`
+
+	Key   string `json:"key,omitempty"`   // a concurrency key
+	Child string `json:"child,omitempty"` // a run that this one waits for
 
 	Cause       *Cause   `json:"cause,omitempty"`
 	Runs        []string `json:"runs,omitempty"`
