@@ -110,11 +110,14 @@ type RunView struct {
 	EndedAt     *time.Time `json:"endedAt,omitempty"`
 	Records     int64      `json:"records"` // number of its records
 	Cause       *Cause     `json:"cause,omitempty"`
+	Parent      string     `json:"parent,omitempty"` // the run that waits for this one
 	// The following stand in an answer to run.get only.
-	Inputs  map[string]any `json:"inputs,omitempty"`
-	Path    []Step         `json:"path,omitempty"`
-	Tasks   []TaskView     `json:"tasks,omitempty"`   // of the state it is in
-	Waiting []WaitReason   `json:"waiting,omitempty"` // what it waits for
+	Inputs   map[string]any `json:"inputs,omitempty"`
+	Path     []Step         `json:"path,omitempty"`
+	Tasks    []TaskView     `json:"tasks,omitempty"`    // of the state it is in
+	Waiting  []WaitReason   `json:"waiting,omitempty"`  // what it waits for
+	Outputs  map[string]any `json:"outputs,omitempty"`  // of a run that has succeeded
+	Children []string       `json:"children,omitempty"` // runs that it has started, as far as known
 }
 
 // Origin says where a definition came from, as Definition does.
@@ -142,18 +145,19 @@ type TaskView struct {
 	State     string     `json:"state"`
 	Kind      string     `json:"kind"`
 	Attempt   int        `json:"attempt"`
-	Status    string     `json:"status"` // "locked", "queued", "running", "backoff", "cancelling", "done"
+	Status    string     `json:"status"` // "locked", "queued", "running", "backoff", "cancelling", "paused", "child", "stopping", "done"
 	Outcome   string     `json:"outcome,omitempty"`
 	Worker    string     `json:"worker,omitempty"`
 	StartedAt *time.Time `json:"startedAt,omitempty"`
 	Progress  string     `json:"progress,omitempty"`
+	Child     string     `json:"child,omitempty"` // the child run that it is
 	Error     *TaskError `json:"error,omitempty"`
 }
 
 // WaitReason is one thing that a run waits for.
 type WaitReason struct {
 	State   string     `json:"state"`
-	What    string     `json:"what"`              // "approval", "task", "worker", "lock", "timer", "held"
+	What    string     `json:"what"`              // "approval", "task", "worker", "lock", "timer", "held", "event", "key", "child", "paused"
 	Summary string     `json:"summary"`           // one sentence
 	Rule    string     `json:"rule,omitempty"`    // the expression, or the quorum in words
 	Missing []string   `json:"missing,omitempty"` // what is still needed
@@ -167,6 +171,8 @@ type WaitReason struct {
 	Environment string   `json:"environment,omitempty"`
 	Kind        string   `json:"kind,omitempty"`
 	Pool        string   `json:"pool,omitempty"`
+	Key         string   `json:"key,omitempty"`  // of the concurrency key
+	Run         string   `json:"run,omitempty"`  // the child run
 	Next        []string `json:"next,omitempty"` // commands that would help
 }
 

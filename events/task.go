@@ -135,12 +135,14 @@ func (e *TaskError) Error() string { return e.Code + ": " + e.Message }
 
 // Error codes that the engine itself gives.
 const (
-	CodeWorkerLost = "worker_lost" // no heartbeat for the heartbeat timeout
-	CodeNotTaken   = "not_taken"   // no worker took it within the start timeout
-	CodeTimeout    = "timeout"     // taken, not finished within its timeout
-	CodeBadOutputs = "bad_outputs" // the result does not match the declared outputs
-	CodeRuleError  = "rule_error"  // an expression could not be evaluated
-	CodeGate       = "gate"        // a gate's requirement does not hold
+	CodeWorkerLost  = "worker_lost" // no heartbeat for the heartbeat timeout
+	CodeNotTaken    = "not_taken"   // no worker took it within the start timeout
+	CodeTimeout     = "timeout"     // taken, not finished within its timeout
+	CodeBadOutputs  = "bad_outputs" // the result does not match the declared outputs
+	CodeInvariant   = "invariant"   // an invariant of the workflow forbids it
+	CodeConcurrency = "concurrency" // another run has the concurrency key
+	CodeRuleError   = "rule_error"  // an expression could not be evaluated
+	CodeGate        = "gate"        // a gate's requirement does not hold
 )
 
 // Chunk is a piece of an attempt's output, published on its output subject.

@@ -129,6 +129,13 @@ type Concurrency struct {
 	Policy string `yaml:"policy" json:"policy,omitempty" validate:"omitempty,oneof=queue supersede reject"` // queue: wait in order; supersede: take the place of those that wait; reject: end rejected
 }
 
+// Policies of a concurrency key.
+const (
+	PolicyQueue     = "queue"
+	PolicySupersede = "supersede"
+	PolicyReject    = "reject"
+)
+
 // Invariant is a condition over the way of a run that must never hold.
 type Invariant struct {
 	Never   *Expr  `yaml:"never" json:"never" validate:"required"` // CEL over entered(), approved(), outcome() and labels

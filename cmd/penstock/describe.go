@@ -23,6 +23,16 @@ func describe(e *events.Event, h *events.Happening) string {
 		return join("held:", h.Reason)
 	case events.RunAuthors:
 		return join("authors:", strings.Join(h.Authors, ", "))
+	case events.RunPaused:
+		return join("paused by", h.By, quoted(h.Reason))
+	case events.RunResumed:
+		return join("goes on, says", h.By, quoted(h.Reason))
+	case events.RunRetried:
+		return join("begins again", arrow(h.To), "by", h.By, quoted(h.Reason))
+	case events.RunPaged:
+		return join("calls", strings.Join(h.Roles, ", "))
+	case events.RunHeard:
+		return join("heard an event", causeText(h.Cause), arrow(h.To), prefixed("– ", h.Reason))
 	case events.StateEntered:
 		if h.Visit > 1 {
 			return "entered, visit " + strconv.Itoa(h.Visit)
@@ -66,6 +76,16 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 		return join("deployed", digest(h.Artifact), "to", h.Environment, h.URL)
 	case events.EnvironmentReleased:
 		return join("gave environment", h.Environment, "back")
+	case events.ChildStarted:
+		return join("waits for run", h.Child)
+	case events.MemberLeft:
+		return join("was left out:", h.Reason)
+	case events.KeyQueued:
+		return join("waits for the concurrency key", h.Key)
+	case events.KeyGranted:
+		return join("has the concurrency key", h.Key)
+	case events.KeyReleased:
+		return join("gave the concurrency key", h.Key, "back")
 	case events.EventMatched:
 		return join("event started", strings.Join(h.Runs, ", "), causeText(h.Cause))
 	case events.EventIgnored:
@@ -93,7 +113,7 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 // word is the word of an event that says how it went, for its colour.
 func word(e *events.Event, h *events.Happening) string {
 	switch e.Type {
-	case events.RunHeld, events.ApprovalRequested, events.TaskRetrying, events.EnvironmentQueued:
+	case events.RunHeld, events.RunPaused, events.ApprovalRequested, events.TaskRetrying, events.EnvironmentQueued, events.KeyQueued:
 		return "waiting"
 	case events.TaskRefused, events.ApprovalRefused, events.CommandRefused, events.EventRefused,
 		events.DefinitionRefused, events.DefinitionUnreachable, events.NotificationFailed:

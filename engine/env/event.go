@@ -1,7 +1,6 @@
 package env
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -183,27 +182,9 @@ func lookup(scope map[string]any) func(string) (any, bool) {
 	return func(name string) (any, bool) { v, ok := scope[name]; return v, ok }
 }
 
-// Scope is what a trigger's expressions see: the event's attributes and
-// extensions by name, its JSON data as data.
+// Scope is what a trigger's expressions see.
 func Scope(ev *events.Event, now int64) map[string]any {
-	e := map[string]any{"id": ev.ID, "source": ev.Source, "type": ev.Type, "subject": ev.Subject}
-	if !ev.Time.IsZero() {
-		e["time"] = ev.Time
-	}
-	for k, v := range ev.Extensions {
-		e[k] = v
-	}
-	if ev.IsJSON() && len(ev.Data) > 0 {
-		var data any
-		dec := json.NewDecoder(bytes.NewReader(ev.Data))
-		dec.UseNumber()
-		if dec.Decode(&data) == nil {
-			e["data"] = workflows.Normal(data)
-		}
-	} else if len(ev.Data) > 0 {
-		e["data"] = string(ev.Data)
-	}
-	return map[string]any{"event": e, "now": time.UnixMilli(now).UTC()}
+	return map[string]any{"event": run.EventScope(ev), "now": time.UnixMilli(now).UTC()}
 }
 
 // answeredEvent takes the answer of a run that the event started.

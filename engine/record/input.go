@@ -167,6 +167,11 @@ type Parent struct {
 	Run  string `json:"run"`
 	Path string `json:"path"`
 	Task string `json:"task"` // id of that work: its answer names it
+	// RequestedBy and Authors are the parent's, so that nobody hides behind it.
+	RequestedBy string   `json:"by,omitempty"`
+	Authors     []string `json:"authors,omitempty"`
+	AuthorsSet  bool     `json:"authorsSet,omitempty"`
+	Keys        []string `json:"keys,omitempty"` // concurrency keys that it and its own parents have: the child needs them no more
 }
 
 // Signal is an event that came while the run listens for it.
@@ -204,13 +209,19 @@ type Proof struct {
 	By          string `json:"by,omitempty"` // the run that deployed it
 }
 
+// Reasons for which a run does not get its concurrency key.
+const (
+	Superseded = "superseded" // a later run takes its place
+	Taken      = "taken"      // another run has it, and this one does not wait
+)
+
 // Claim is about a concurrency key.
 type Claim struct {
 	Key    string `json:"key"`
 	Run    string `json:"run"`
 	Grant  int64  `json:"grant,omitempty"`
 	Policy string `json:"policy,omitempty"` // of a request
-	Reason string `json:"reason,omitempty"` // of a denial: "superseded" or "taken"
+	Reason string `json:"reason,omitempty"` // of a denial
 	Holder string `json:"holder,omitempty"` // of a denial: the run that has it, or takes our place
 }
 

@@ -1,8 +1,178 @@
 package run
 
-import "github.com/penstock-cd/penstock/events"
+import (
+	"fmt"
+	"slices"
 
-// retry lets a run that has ended, or is held, begin again at a state.
-func (x *step) retry(*events.RetryRun) {
-	x.refuse(events.CommandRefused, events.CodeConflict, "the run cannot be tried again")
+	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
+)
+
+// retry lets a run that has ended, or is held, begin again at a state: the
+// same run, with the definition that it was started with. Visits go on, so
+// nothing that is done anew is taken for what was done before.
+func (x *step) retry(r *events.RetryRun) {
+	if !x.may(workflows.ActRunRetry) {
+		x.refuse(events.CommandRefused, events.CodeDenied, x.denied("retry runs of "+x.s.Workflow))
+		return
+	}
+	from := r.From
+	if from == "" {
+		from = x.lastState()
+	}
+	if why := x.cannotRetry(from); why != "" {
+		x.refuse(events.CommandRefused, events.CodeConflict, why)
+		return
+	}
+	x.emit(events.RunRetried, events.Happening{State: x.s.At, To: from, By: x.in.By, Reason: r.Reason})
+	if x.s.Done() {
+		x.revive()
+		x.enterWithKey(from)
+		return
+	}
+	x.s.Leaving = &Leaving{To: from, By: x.in.By}
+	x.stopWork()
+}
+
+// cannotRetry says why the run cannot begin again at a state, or "".
+func (x *step) cannotRetry(from string) string {
+	st := x.d.Workflow.Spec.States[from]
+	switch {
+	case !x.s.Done() && (x.s.Held == nil || x.s.Phase != phaseRunning):
+		return "the run goes on; one that has ended, or is held, can begin again"
+	case !x.s.Done() && x.cancelling():
+		return "the run is being cancelled, by " + x.s.Cancel.By
+	case !x.s.Done() && x.paused():
+		return "the run is paused; resume it first"
+	case x.s.Done() && x.s.Parent != nil:
+		return fmt.Sprintf("run %s has started this one and knows how it ended; retry that one", x.s.Parent.Run)
+	case from == "":
+		return "the run has been in no state; start another one"
+	case st == nil:
+		return fmt.Sprintf("workflow %s has no state %q", x.s.Workflow, from)
+	case st.Final != "":
+		return fmt.Sprintf("%s is an end; begin at a state that does something", from)
+	}
+	if missing := x.missingFor(from); len(missing) > 0 {
+		return fmt.Sprintf("%s needs the outputs of %s, which this run does not have; begin at an earlier state", from, joinWords(missing))
+	}
+	if err := x.forbidden(from, ""); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// revive makes a run that has ended one that goes on.
+func (x *step) revive() {
+	x.s.Phase, x.s.Outcome, x.s.Error, x.s.EndedAt, x.s.Outputs = phaseRunning, "", nil, 0, nil
+	x.s.Cancel, x.s.Paused, x.s.Undoing, x.s.Held = nil, nil, nil, nil
+	x.s.Tasks = keepDetached(x.s.Tasks)
+}
+
+// lastState is the last state that the run was in and that is no end.
+func (x *step) lastState() string {
+	for _, p := range slices.Backward(x.s.Path) {
+		if st := x.d.Workflow.Spec.States[p.State]; st != nil && st.Final == "" {
+			return p.State
+		}
+	}
+	if x.s.Key != nil { // it ended while it waited for its key
+		return x.s.Key.Then
+	}
+	return ""
+}
+
+// missingFor lists the states whose outputs a state reads, that must have run
+// before it, and whose outputs are not there.
+func (x *step) missingFor(name string) []string {
+	var missing []string
+	for _, read := range reads(x.d.Workflow.Spec.States[name]) {
+		if read == name || x.d.Workflow.Spec.States[read] == nil || !dominates(x.d.Workflow, read, name) {
+			continue
+		}
+		if _, there := x.s.Values[read]; !there && !slices.Contains(missing, read) {
+			missing = append(missing, read)
+		}
+	}
+	slices.Sort(missing)
+	return missing
+}
+
+// dominates reports whether every way to a state leads through another one.
+func dominates(w *workflows.Workflow, through, to string) bool {
+	if w.Spec.Initial == through {
+		return true
+	}
+	seen := map[string]bool{through: true}
+	next := []string{w.Spec.Initial, w.Spec.OnCancel}
+	for len(next) > 0 {
+		name := next[0]
+		next = next[1:]
+		st := w.Spec.States[name]
+		if seen[name] || st == nil {
+			continue
+		}
+		if name == to {
+			return false
+		}
+		seen[name] = true
+		for _, arm := range st.Arms() {
+			next = append(next, arm.To)
+		}
+		for _, arm := range st.Events {
+			next = append(next, arm.To)
+		}
+	}
+	return true
+}
+
+// reads lists the names that the expressions of a state read.
+func reads(st *workflows.State) []string {
+	var names []string
+	see := func(refs [][]string) {
+		for _, r := range refs {
+			names = append(names, r[0])
+		}
+	}
+	expr := func(e *workflows.Expr) {
+		if e != nil && e.Program != nil {
+			see(e.Program.Refs())
+		}
+	}
+	data := func(m map[string]*workflows.Data) {
+		for _, k := range sortedKeys(m) {
+			see(m[k].Refs())
+		}
+	}
+	body := func(b *workflows.Body) {
+		data(b.With)
+		if b.Deploy != nil {
+			see(b.Deploy.Artifact.Refs())
+			data(b.Deploy.With)
+		}
+		if b.Workflow != nil {
+			data(b.Workflow.Inputs)
+		}
+	}
+	body(&st.Body)
+	for _, b := range st.Branches() {
+		body(&b.Body)
+	}
+	if f := st.ForEach; f != nil {
+		expr(f.In)
+		body(f.Do)
+	}
+	if w := st.Wait; w != nil {
+		expr(w.Until)
+		expr(w.When)
+	}
+	if a := st.Approval; a != nil {
+		expr(a.Rule)
+		expr(a.Reject)
+		expr(a.Auto)
+	}
+	for _, t := range st.Transitions {
+		expr(t.When)
+	}
+	return names
 }

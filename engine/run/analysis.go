@@ -89,7 +89,7 @@ func (x *step) sample(t *Task, m *workflows.Metric) {
 // sampleEnded judges a sample that was taken, or could not be.
 func (x *step) sampleEnded(s *Task, outputs record.Values) {
 	t := x.s.taskAt(s.Of)
-	if t == nil || t.Status != taskAnalyzing || x.s.Cancel != nil {
+	if t == nil || t.Status != taskAnalyzing || x.cancelling() {
 		return
 	}
 	i := slices.IndexFunc(x.deployOf(t).Analysis, func(m *workflows.Metric) bool { return t.Path+"."+m.Name == s.Path })

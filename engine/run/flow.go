@@ -12,7 +12,8 @@ func (x *step) state() *workflows.State { return x.d.Workflow.Spec.States[x.s.At
 // enter goes into a state and begins what it does.
 func (x *step) enter(name string) {
 	x.moves++
-	x.s.At, x.s.Held = name, nil
+	x.s.At = name
+	x.s.Held, x.s.Over, x.s.Leaving, x.s.Each, x.s.Winner, x.s.WakeAt = nil, nil, nil, nil, "", 0
 	x.s.Visits[name]++
 	x.s.Visit = x.s.Visits[name]
 	x.s.Tasks = keepDetached(x.s.Tasks)
@@ -23,8 +24,10 @@ func (x *step) enter(name string) {
 	}
 	x.emit(events.StateEntered, events.Happening{State: name, Visit: x.s.Visit})
 	st := x.state()
+	x.s.Listen = listens(st)
 	switch st.Kind() {
 	case "final":
+		x.page(st)
 		x.finish(st.Final, nil)
 		return
 	case "wait":
@@ -59,7 +62,11 @@ func keepDetached(tasks []*Task) []*Task {
 // proceed looks whether the present state is over, and goes on until the run
 // waits for something.
 func (x *step) proceed() {
-	for x.s.Phase == phaseRunning {
+	for x.s.Phase == phaseRunning && !x.waitsForKey() {
+		if x.paused() {
+			x.rest()
+			return
+		}
 		outcome, err, over := x.outcome()
 		if !over {
 			x.releaseIdle()
@@ -74,17 +81,31 @@ func (x *step) proceed() {
 
 // outcome tells whether the present state is over and how it ended.
 func (x *step) outcome() (outcome string, err *events.TaskError, over bool) {
-	if x.s.Held != nil {
-		return x.s.Held.Outcome, x.lastError(), true // the arms are tried again at every input
+	switch h := x.s.Held; {
+	case x.cancelling():
+		over = x.quiet() && x.undoneAfterCancel()
+		return events.Cancelled, x.undoFault(), over
+	case x.s.Leaving != nil && x.lastOutcome() != "": // it was over already
+		return x.lastOutcome(), x.lastError(), x.quiet()
+	case x.s.Leaving != nil:
+		return events.Cancelled, &events.TaskError{Code: "cancelled", Message: x.whyStopped()}, x.quiet()
+	case x.s.Over != nil:
+		return x.s.Over.Outcome, x.s.Over.Error, true
+	case h == nil:
+	case h.Of == heldEvent || h.Of == heldBegin && !x.beginAgain():
+		return "", nil, false
+	case h.Of == "" || h.Of == heldInvariant:
+		return h.Outcome, x.lastError(), true // the arms are tried again at every input
 	}
-	if x.s.Cancel != nil {
-		return events.Cancelled, nil, x.quiet() && x.undoneAfterCancel()
-	}
-	st := x.state()
+	return x.stateOutcome(x.state())
+}
+
+// stateOutcome tells whether a state's own work is over.
+func (x *step) stateOutcome(st *workflows.State) (outcome string, err *events.TaskError, over bool) {
 	x.implicitApproval()
 	switch st.Kind() {
 	case "wait":
-		return x.waitOutcome(st.Wait)
+		return x.waitOutcome(st)
 	case "forEach":
 		return x.eachOutcome(st)
 	case "compensate":
@@ -111,6 +132,14 @@ func (x *step) quiet() bool {
 	return true
 }
 
+// lastOutcome is the outcome of the present visit, once the state was over.
+func (x *step) lastOutcome() string {
+	if n := len(x.s.Path); n > 0 {
+		return x.s.Path[n-1].Outcome
+	}
+	return ""
+}
+
 // lastError is the error of the present visit.
 func (x *step) lastError() *events.TaskError {
 	if n := len(x.s.Path); n > 0 {
@@ -120,22 +149,22 @@ func (x *step) lastError() *events.TaskError {
 }
 
 // leave takes the first arm that fits. An arm whose condition cannot be
-// evaluated holds the run here; a state without a fitting arm ends the run
-// with its outcome.
+// evaluated holds the run here, as does an invariant that it would break; a
+// state without a fitting arm ends the run with its outcome.
 func (x *step) leave(outcome string, err *events.TaskError) {
 	here := &x.s.Path[len(x.s.Path)-1]
 	here.Outcome, here.Error = outcome, err
-	if outcome == events.Cancelled && x.s.Cancel != nil {
-		x.left(outcome, err, "")
-		x.finish(events.Cancelled, nil)
+	if x.cancelling() {
+		x.stopped(err)
 		return
 	}
-	to, held := x.arm(outcome, err)
+	to, held := x.way(outcome, err)
+	of := ""
+	if held == nil {
+		held, of = x.forbidden(to, runOutcome(outcome)), heldInvariant
+	}
 	if held != nil {
-		if x.s.Held == nil || x.s.Held.Reason != held.Error() {
-			x.emit(events.RunHeld, events.Happening{State: x.s.At, Outcome: outcome, Reason: held.Error()})
-		}
-		x.s.Held = &Held{Reason: held.Error(), Outcome: outcome}
+		x.hold(of, held.Error(), outcome)
 		return
 	}
 	x.s.Held = nil
@@ -148,7 +177,48 @@ func (x *step) leave(outcome string, err *events.TaskError) {
 		x.finish(events.Failed, &events.TaskError{Code: "endless_loop", Message: fmt.Sprintf("%d states were entered without waiting for anything, last %s", maxSteps, x.s.At)})
 		return
 	}
-	x.enter(to)
+	x.enterWithKey(to)
+}
+
+// way is where to go from here; "" is nowhere.
+func (x *step) way(outcome string, err *events.TaskError) (string, error) {
+	if l := x.s.Leaving; l != nil {
+		return l.To, nil
+	}
+	return x.arm(outcome, err)
+}
+
+// hold keeps the run where it is, and tells so once.
+func (x *step) hold(of, reason, outcome string) {
+	if x.s.Held == nil || x.s.Held.Reason != reason {
+		x.emit(events.RunHeld, events.Happening{State: x.s.At, Outcome: outcome, Reason: reason})
+	}
+	x.s.Held = &Held{Of: of, Reason: reason, Outcome: outcome}
+}
+
+// stopWork stops all that the present state does.
+func (x *step) stopWork() {
+	x.s.Held, x.s.Over, x.s.WakeAt = nil, nil, 0
+	x.s.Listen = nil
+	x.closeApproval(events.Cancelled, "")
+	for _, t := range x.s.Tasks {
+		if !t.Detached {
+			x.cancelTask(t)
+		}
+	}
+}
+
+// whyStopped says for people why the work of a state was stopped.
+func (x *step) whyStopped() string {
+	switch l := x.s.Leaving; {
+	case x.s.Cancel != nil && !x.s.Cancel.Through:
+		return "the run was cancelled"
+	case l != nil && l.By != "":
+		return fmt.Sprintf("%s lets the run begin again at %s", l.By, l.To)
+	case l != nil:
+		return "an event of type " + l.Cause.Type + " came"
+	}
+	return "it is not needed any more"
 }
 
 func (x *step) left(outcome string, err *events.TaskError, to string) {
@@ -198,38 +268,19 @@ func errorScope(err *events.TaskError) map[string]any {
 	return map[string]any{"code": err.Code, "message": err.Message, "retryable": err.Retryable}
 }
 
-// joined tells whether all branches of a parallel state are over, and judges
-// its gate.
-func (x *step) joined(st *workflows.State) (string, *events.TaskError, bool) {
-	outcome, err := events.Succeeded, (*events.TaskError)(nil)
-	for _, b := range st.Branches() {
-		t := x.s.taskAt(st.Name + "." + b.Name)
-		if t == nil || t.Status != taskDone {
-			return "", nil, false
-		}
-		if t.Outcome != events.Succeeded && outcome == events.Succeeded {
-			outcome, err = t.Outcome, &events.TaskError{Code: "branch_" + b.Name, Message: b.Name + ": " + t.Outcome}
-			if t.Error != nil {
-				err = &events.TaskError{Code: t.Error.Code, Message: b.Name + ": " + t.Error.Message, Retryable: t.Error.Retryable}
-			}
-			if outcome == events.Inconclusive {
-				outcome = events.Failed
-			}
-		}
+// finish ends the work of the run: closing tasks run now, whatever the end.
+func (x *step) finish(outcome string, err *events.TaskError) {
+	if x.s.Cancel != nil {
+		outcome = events.Cancelled // whatever it has come to since
 	}
 	if outcome == events.Succeeded {
-		err = x.gate(st)
-		if err != nil {
+		if err = x.makeOutputs(); err != nil {
 			outcome = events.Failed
 		}
 	}
-	return outcome, err, true
-}
-
-// finish ends the work of the run: closing tasks run now, whatever the end.
-func (x *step) finish(outcome string, err *events.TaskError) {
 	x.s.Outcome, x.s.Error, x.s.Phase = outcome, err, phaseFinally
 	x.s.WakeAt, x.s.Held, x.s.Open = 0, nil, nil
+	x.s.Over, x.s.Leaving, x.s.Each, x.s.Listen = nil, nil, nil, nil
 	x.s.Tasks = keepDetached(x.s.Tasks)
 	if n := len(x.s.Path); n > 0 && x.s.Path[n-1].Out == 0 {
 		x.s.Path[n-1].Out = x.now
@@ -251,6 +302,8 @@ func (x *step) closeIfFinished() {
 	x.s.Phase, x.s.EndedAt = phaseDone, x.now
 	x.keepClaims()
 	x.releaseAll()
+	x.releaseKey()
+	x.tellParent()
 	x.emit(events.RunFinished, events.Happening{State: x.s.At, Outcome: x.s.Outcome, Error: x.s.Error, DurationMs: x.now - x.s.StartedAt})
 	x.notify()
 }

@@ -98,6 +98,10 @@ func (x *step) granted(g *record.Granted) {
 			waiting = append(waiting, t)
 		}
 	}
+	if x.paused() && !slices.ContainsFunc(waiting, x.undoes) {
+		x.unrecorded(events.StatusRefused, events.CodeConflict, "the run is paused")
+		return
+	}
 	if len(waiting) == 0 || x.s.Done() {
 		x.unrecorded(events.StatusRefused, events.CodeConflict, "the run does not wait for this environment any more")
 		return

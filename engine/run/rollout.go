@@ -110,7 +110,7 @@ func (x *step) deployWith(t *Task, with map[string]any) {
 // rollOn lets deployments go on that a pause of the run or their environment
 // has kept between two steps.
 func (x *step) rollOn() {
-	if x.s.Phase != phaseRunning || x.s.Cancel != nil {
+	if x.s.Phase != phaseRunning || x.cancelling() {
 		return
 	}
 	for _, t := range x.s.Tasks {

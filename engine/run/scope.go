@@ -2,6 +2,7 @@ package run
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -94,6 +95,24 @@ func (x *step) evalBool(of, rule string, e *workflows.Expr, extra map[string]any
 	}
 	x.out.Decisions = append(x.out.Decisions, d)
 	return ok, err
+}
+
+// value evaluates an expression that decides something, and records the decision.
+func (x *step) value(e *workflows.Expr, rule string, extra map[string]any) (any, error) {
+	in := record.Cut(x.lookup(extra), e.Program.Refs())
+	v, err := e.Program.Eval(x.ctx, in)
+	if err != nil {
+		err = fmt.Errorf("%s: %q: %w", e.Pos, e.Source, err)
+	}
+	if x.mute {
+		return v, err
+	}
+	d := record.Decision{Rule: rule, Source: e.Source, Of: "Workflow/" + x.s.Workflow, Inputs: in, Value: workflows.Normal(v)}
+	if err != nil {
+		d.Value, d.Error = nil, err.Error()
+	}
+	x.out.Decisions = append(x.out.Decisions, d)
+	return v, err
 }
 
 // rule names a rule of this workflow.

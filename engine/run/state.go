@@ -70,6 +70,9 @@ type State struct {
 	Undoing  *Undoing                      `json:"undoing,omitempty"`  // a compensation that goes on
 	Parts    int                           `json:"parts,omitempty"`    // how many undos and samples were asked for, for their ids
 	Leaving  *Leaving                      `json:"leaving,omitempty"`  // an event has come: the arm is taken when all work has stopped
+	Over     *Over                         `json:"over,omitempty"`     // the state is over, and the paused run does not leave it yet
+	Winner   string                        `json:"winner,omitempty"`   // of a parallel state that joins any or race: the branch that decided
+	Listen   []string                      `json:"listen,omitempty"`   // types of events that the run listens for now; a final * matches any rest
 	Doors    map[string]*Door              `json:"doors,omitempty"`    // what environments said of themselves, while the run wants to enter
 	Heard    map[string]int64              `json:"heard,omitempty"`    // number of the newest of these, by environment
 	Glass    map[string]*Cancelled         `json:"glass,omitempty"`    // environments whose glass was broken for this run, and by whom
@@ -104,6 +107,9 @@ const (
 	taskPausing    = "pausing"   // a step of a deployment that waits
 	taskAnalyzing  = "analyzing" // a step of a deployment that judges its metrics
 	taskUndoing    = "undoing"   // a deployment that is being undone
+	taskParked     = "paused"    // would be published, but the run is paused
+	taskChild      = "child"     // a child run that goes on
+	taskStopping   = "stopping"  // a child run that was told to stop
 	taskDone       = "done"
 )
 
@@ -149,6 +155,7 @@ type Key struct {
 	Key   string `json:"key"`
 	Grant int64  `json:"grant,omitempty"` // 0 while it waits
 	Taken int64  `json:"taken,omitempty"` // newest grant that was taken
+	Then  string `json:"then,omitempty"`  // the state that is entered when the key is granted
 }
 
 // Each is the progress of a forEach state.
@@ -159,6 +166,9 @@ type Each struct {
 	WaveEnd int               `json:"waveEnd"`           // index behind the last member of this wave
 	Skipped map[string]string `json:"skipped,omitempty"` // member → why it was left out
 	Failed  int               `json:"failed,omitempty"`
+	Asleep  bool              `json:"asleep,omitempty"` // between two waves
+	Error   *events.TaskError `json:"e,omitempty"`      // of the first members that failed, or why there are none
+	Outcome string            `json:"o,omitempty"`      // of the first member that failed
 }
 
 // Effect is work that was granted to a worker and may have changed something.
@@ -191,10 +201,18 @@ type Undoing struct {
 	Error  *events.TaskError `json:"error,omitempty"`  // of the undo that failed
 }
 
-// Leaving is the arm of an event that waits until the state's work has stopped.
+// Leaving is the arm of an event, or of a retry, that waits until the state's
+// work has stopped.
 type Leaving struct {
 	To    string       `json:"to"`
-	Cause events.Cause `json:"cause"`
+	Cause events.Cause `json:"cause"`        // the event
+	By    string       `json:"by,omitempty"` // who wants the retry
+}
+
+// Over is how a state ended that is not left yet.
+type Over struct {
+	Outcome string            `json:"o"`
+	Error   *events.TaskError `json:"e,omitempty"`
 }
 
 // Door is what an environment said of itself.
@@ -265,14 +283,24 @@ type Decision struct {
 // Held says why a run does not go on although nothing is asked of anybody.
 type Held struct {
 	Reason  string `json:"why"`
-	Outcome string `json:"o"` // the outcome that the state was to be left with
+	Outcome string `json:"o"`            // the outcome that the state was to be left with
+	Of      string `json:"of,omitempty"` // what could not be evaluated, where it is no arm: heldBegin, heldEvent or heldInvariant
 }
+
+// What holds a run, where it is no arm.
+const (
+	heldBegin     = "begin"     // how the state begins: tried again at every input
+	heldEvent     = "event"     // whether an event counts: the next one decides
+	heldInvariant = "invariant" // an invariant forbids where the arm leads
+)
 
 // Cancelled says who cancelled the run.
 type Cancelled struct {
-	By     string `json:"by"`
-	Reason string `json:"why,omitempty"`
-	At     int64  `json:"t"`
+	By      string `json:"by"`
+	Reason  string `json:"why,omitempty"`
+	At      int64  `json:"t"`
+	Through bool   `json:"through,omitempty"` // all work has stopped, and the run goes on from onCancel
+	Last    bool   `json:"last,omitempty"`    // it was cancelled once more there: it ends
 }
 
 // Ended is an attempt whose result was taken.

@@ -131,11 +131,23 @@ func (x *step) start(prev *State) {
 		Kept: map[string]string{}, Put: map[string]*record.Deployment{}}
 	x.s.ID, x.s.Ran = x.in.Start.Run, x.in.Start.Running
 	x.s.Origin = originOf(wf.Origin)
+	x.inherit(x.in.Start.Parent)
 	x.s.Beat = cmp.Or(x.in.Start.Beat, Heartbeat.Milliseconds())
 	x.s.BeatLimit = cmp.Or(x.in.Start.BeatLimit, HeartbeatTimeout.Milliseconds())
 	x.s.Title = x.title()
-	x.emit(events.RunStarted, events.Happening{Inputs: inputs, RequestedBy: x.in.By, Cause: x.in.Start.Cause})
-	x.enter(wf.Spec.Initial)
+	key, err := x.key()
+	if err == nil {
+		err = x.forbidden(wf.Spec.Initial, "")
+	}
+	if err != nil {
+		x.unrecorded(events.StatusError, events.CodeInvalid, err.Error())
+		return
+	}
+	x.emit(events.RunStarted, events.Happening{Inputs: inputs, RequestedBy: x.s.RequestedBy, Cause: x.in.Start.Cause})
+	if key != "" {
+		x.s.Key = &Key{Key: key}
+	}
+	x.enterWithKey(wf.Spec.Initial)
 	x.settle()
 }
 
@@ -250,39 +262,6 @@ func (x *step) forget() {
 	x.s.Seen = slices.DeleteFunc(x.s.Seen, func(s Seen) bool { return s.Until < x.now })
 }
 
-// cancel ends the run: what runs is told to stop, what waits is dropped. When
-// the outcome stands already it stops the closing tasks.
-func (x *step) cancel(c *events.CancelRun) {
-	switch {
-	case x.s.Done():
-		x.refuse(events.CommandRefused, events.CodeConflict, fmt.Sprintf("the run has ended: %s", x.s.Outcome))
-		return
-	case x.s.Cancel != nil && (x.s.Phase == phaseRunning || x.stopping()):
-		x.refuse(events.CommandRefused, events.CodeConflict, "the run is being cancelled already, by "+x.s.Cancel.By)
-		return
-	case !x.may(workflows.ActRunCancel):
-		x.refuse(events.CommandRefused, events.CodeDenied, x.denied("cancel runs of "+x.s.Workflow))
-		return
-	}
-	if x.s.Cancel == nil {
-		x.s.Cancel = &Cancelled{By: x.in.By, Reason: c.Reason, At: x.now}
-	}
-	x.s.Held, x.s.WakeAt = nil, 0
-	x.closeApproval(events.Cancelled, "")
-	for _, t := range x.s.Tasks {
-		if !t.Detached {
-			x.cancelTask(t)
-		}
-	}
-}
-
-// stopping reports whether all that still goes on was told to stop.
-func (x *step) stopping() bool {
-	return !slices.ContainsFunc(x.s.Tasks, func(t *Task) bool {
-		return !t.Detached && t.Status != taskDone && t.Status != taskCancelling
-	})
-}
-
 // settle carries on whatever an input may have made possible: an arm that was
 // held, an approval that is now complete, tasks that have all ended.
 func (x *step) settle() {
@@ -303,9 +282,10 @@ func (x *step) sweep() {
 }
 
 // may reports whether the sender of the input is allowed an action on this
-// workflow. What an event starts was allowed when its trigger was.
+// workflow. What an event starts was allowed when its trigger was, and what a
+// run starts when that run was.
 func (x *step) may(action string) bool {
-	if x.in.Kind == record.InStart && x.in.Start.Cause != nil {
+	if x.in.Kind == record.InStart && (x.in.Start.Cause != nil || x.in.Start.Parent != nil) {
 		return true
 	}
 	return x.d.Now.Allows(x.roles(), action, x.d.Workflow.Metadata.Name)
@@ -360,9 +340,14 @@ func (x *step) send(to, id string, in record.Input) {
 
 // sendAnswered takes the answer to something that was sent.
 func (x *step) sendAnswered(sent *record.Sent) {
-	n := len(x.s.Outbox)
-	x.s.Outbox = slices.DeleteFunc(x.s.Outbox, func(m record.Send) bool { return m.Input.ID == sent.ID })
-	if len(x.s.Outbox) == n {
+	i := slices.IndexFunc(x.s.Outbox, func(m record.Send) bool { return m.Input.ID == sent.ID })
+	if i < 0 {
 		x.unrecorded(events.StatusAlready, "", "")
+		return
+	}
+	m := x.s.Outbox[i]
+	x.s.Outbox = slices.Delete(x.s.Outbox, i, i+1)
+	if taken := sent.Status == events.StatusApplied || sent.Status == events.StatusAlready; !taken && m.Input.Kind == record.InStart {
+		x.childRefused(m.ID, sent.Reason)
 	}
 }

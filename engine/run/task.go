@@ -52,6 +52,9 @@ func (x *step) queue(t *Task) {
 		x.roll(t)
 		return
 	}
+	if x.parks(t) {
+		return
+	}
 	a := x.activity(t)
 	with, err := x.with(t, a)
 	if err != nil {
@@ -142,7 +145,7 @@ func (x *step) with(t *Task, a workflows.Activity) (map[string]any, error) {
 func (x *step) attemptStart(a *record.Attempt) {
 	t := x.s.task(a.Task)
 	switch {
-	case t == nil || t.Status == taskDone || t.Status == taskBackoff || t.Status == taskLocked:
+	case t == nil || t.Status != taskQueued && t.Status != taskRunning && t.Status != taskCancelling:
 		x.unrecorded(events.StatusStale, "", "this attempt is not current any more")
 	case a.Pool != "" && a.Pool != t.Pool:
 		x.unrecorded(events.StatusRefused, events.CodeDenied, fmt.Sprintf("the task is for workers of pool %s, and this one is of pool %s", t.Pool, a.Pool))
@@ -166,22 +169,15 @@ func (x *step) attemptStart(a *record.Attempt) {
 
 // attemptFinish takes the result of an attempt.
 func (x *step) attemptFinish(a *record.Attempt) {
-	for _, e := range x.s.Ended {
-		if e.Task == a.Task && e.Worker == a.Worker {
-			x.out.At = e.V
-			x.unrecorded(events.StatusAlready, "", "")
-			return
-		}
+	if x.repeated(a.Task, a.Worker) {
+		return
 	}
 	t := x.s.task(a.Task)
 	if t == nil || t.Status != taskRunning && t.Status != taskCancelling || t.Worker != a.Worker {
 		x.stale(a)
 		return
 	}
-	x.s.Ended = append(x.s.Ended, Ended{Task: a.Task, Worker: a.Worker, V: x.v})
-	if len(x.s.Ended) > maxEnded {
-		x.s.Ended = x.s.Ended[1:]
-	}
+	x.once(a.Task, a.Worker)
 	r := *a.Result
 	if !validOutcome(r.Outcome) {
 		r = events.Result{Outcome: events.Failed, Error: &events.TaskError{Code: events.CodeBadOutputs,
@@ -200,6 +196,26 @@ func (x *step) attemptFinish(a *record.Attempt) {
 	x.learn(r.Facts)
 	x.learnSource(t, r.Facts)
 	x.conclude(t, r, outputs)
+}
+
+// repeated answers what was taken before, and reports that.
+func (x *step) repeated(task, by string) bool {
+	for _, e := range x.s.Ended {
+		if e.Task == task && e.Worker == by {
+			x.out.At = e.V
+			x.unrecorded(events.StatusAlready, "", "")
+			return true
+		}
+	}
+	return false
+}
+
+// once keeps what was taken, so that a repeat is known.
+func (x *step) once(task, by string) {
+	x.s.Ended = append(x.s.Ended, Ended{Task: task, Worker: by, V: x.v})
+	if len(x.s.Ended) > maxEnded {
+		x.s.Ended = x.s.Ended[1:]
+	}
 }
 
 func validOutcome(o string) bool {
@@ -475,10 +491,12 @@ func (x *step) cancelTask(t *Task) {
 		return // what is being undone is undone to its end
 	}
 	switch t.Status {
-	case taskDone, taskCancelling, taskUndoing:
+	case taskDone, taskCancelling, taskUndoing, taskStopping:
 	case taskRunning:
 		t.Status, t.GiveUpAt, t.RunBy = taskCancelling, x.now+cancelPatience.Milliseconds(), 0
+	case taskChild:
+		x.cancelChild(t)
 	default:
-		x.drop(t, events.Cancelled, &events.TaskError{Code: "cancelled", Message: "the run was cancelled"})
+		x.drop(t, events.Cancelled, &events.TaskError{Code: "cancelled", Message: x.whyStopped()})
 	}
 }

@@ -80,6 +80,8 @@ type player struct {
 	said  int
 	doors int64    // how often an environment told of itself
 	asks  []string // contents of the approvals that were asked for
+
+	refuse string // the reason for which the next child run is refused
 }
 
 func play(t *testing.T, ar *txtar.Archive) string {
@@ -149,7 +151,12 @@ func (p *player) command(line []string) {
 	by := named["by"]
 	switch line[0] {
 	case "start":
-		p.give(record.Input{ID: "start", Kind: record.InStart, By: by, Start: &record.Start{Run: p.id, Workflow: "w", Inputs: values(named, "by")}})
+		start := &record.Start{Run: p.id, Workflow: "w", Inputs: values(named, "by", "parent")}
+		if parent := named["parent"]; parent != "" {
+			start.Parent = &record.Parent{Run: parent, Path: "child", Task: "t1", RequestedBy: by, Keys: []string{"shared"}}
+			by = "run:" + parent
+		}
+		p.give(record.Input{ID: "start", Kind: record.InStart, By: by, Start: start})
 	case "take":
 		id, _ := p.task(arg(0))
 		p.give(record.Input{Kind: record.InAttemptStart, By: "worker:" + arg(1), Attempt: &record.Attempt{Task: id, Worker: arg(1)}})
@@ -199,6 +206,19 @@ func (p *player) command(line []string) {
 		p.give(in)
 	case "again":
 		p.give(p.in)
+	case "pause", "resume", "retry":
+		p.order(line[0], plain, named)
+	case "event":
+		p.event(arg(0), named)
+	case "child":
+		p.child(arg(0), named)
+	case "refuse":
+		p.refuse = arg(0)
+	case "key":
+		n, _ := strconv.ParseInt(arg(1), 10, 64)
+		p.give(record.Input{Kind: record.InKeyGranted, By: "key:" + arg(0), Key: &record.Claim{Key: arg(0), Run: p.id, Grant: n}})
+	case "denied":
+		p.give(record.Input{Kind: record.InKeyDenied, By: "key:" + arg(0), Key: &record.Claim{Key: arg(0), Run: p.id, Reason: arg(1), Holder: arg(2)}})
 	case "answers":
 		p.answerAll()
 	case "gone":
@@ -212,6 +232,62 @@ func (p *player) command(line []string) {
 	default:
 		p.t.Fatalf("unknown command %q", line[0])
 	}
+}
+
+// order gives a person's command to the run.
+func (p *player) order(what string, plain []string, named map[string]string) {
+	id, reason := named["id"], ""
+	if id == "" {
+		id = p.fresh()
+	}
+	if len(plain) > 1 {
+		reason = plain[1]
+	}
+	in := record.Input{ID: id, By: plain[0]}
+	switch what {
+	case "pause":
+		in.Kind, in.Pause = record.InPause, &events.PauseRun{ID: id, Run: p.id, Reason: reason}
+	case "resume":
+		in.Kind, in.Pause = record.InResume, &events.PauseRun{ID: id, Run: p.id, Reason: reason}
+	default:
+		in.Kind, in.Retry = record.InRetry, &events.RetryRun{ID: id, Run: p.id, From: named["from"], Reason: reason}
+	}
+	p.give(in)
+}
+
+// event lets an event come that the run may listen for.
+func (p *player) event(typ string, named map[string]string) {
+	id := named["id"]
+	if id == "" {
+		id = p.fresh()
+	}
+	data, err := json.Marshal(values(named, "id"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ev := events.Event{ID: id, Source: "test", Type: typ, DataContentType: "application/json", Data: data}
+	raw, err := json.Marshal(ev)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.give(record.Input{ID: "signal:" + id, Kind: record.InSignal, By: "event:test",
+		Signal: &record.Signal{Cause: events.Cause{ID: id, Source: "test", Type: typ}, Event: raw}})
+}
+
+// child lets the child run at a path come to its end.
+func (p *player) child(path string, named map[string]string) {
+	for _, t := range p.state.Tasks {
+		if t.Path != path || t.Child == "" {
+			continue
+		}
+		end := &record.ChildEnded{Run: t.Child, Task: t.ID, Outcome: events.Succeeded, Outputs: values(named, "outcome")}
+		if o := named["outcome"]; o != "" {
+			end.Outcome, end.Outputs = o, nil
+		}
+		p.give(record.Input{ID: "ended:" + t.ID, Kind: record.InChildEnded, By: "run:" + t.Child, Child: end})
+		return
+	}
+	p.t.Fatalf("no child run at %s", path)
 }
 
 func (p *player) fresh() string { p.said++; return fmt.Sprint("c", p.said) }
@@ -359,9 +435,11 @@ func (p *player) give(in record.Input) {
 			fmt.Fprintf(&p.out, "  asks for %s\n", m.ID)
 		case m.Input.Release != nil:
 			fmt.Fprintf(&p.out, "  gives %s back, grant %d%s\n", m.ID, m.Input.Release.Grant, deployedText(m.Input.Release.Deployed))
+		default:
+			fmt.Fprint(&p.out, sendText(m))
 		}
 	}
-	p.answerAll()
+	p.answers()
 	defer p.openDoors(looked)
 	if p.state.Done() {
 		fmt.Fprintf(&p.out, "  done: %s%s\n", p.state.Outcome, keptText(p.state.Kept))
@@ -373,6 +451,39 @@ func (p *player) give(in record.Input) {
 			fmt.Fprintf(&p.out, "    cannot: %s\n", c)
 		}
 	}
+}
+
+// answers answers what was sent; a child run may be refused.
+func (p *player) answers() {
+	for _, m := range p.state.Outbox {
+		if m.Input.Kind != record.InStart || p.refuse == "" {
+			continue
+		}
+		in := record.Input{ID: m.Input.ID + "/answer", Kind: record.InSendAnswer, By: "engine", Sent: &record.Sent{ID: m.Input.ID, Status: events.StatusError, Reason: p.refuse}}
+		p.refuse = ""
+		p.give(in)
+		return
+	}
+	p.answerAll()
+}
+
+// sendText tells of a message to another run or to a key.
+func sendText(m record.Send) string {
+	switch in := m.Input; in.Kind {
+	case record.InStart:
+		inputs, _ := json.Marshal(in.Start.Inputs) // plain values always encode
+		return fmt.Sprintf("  starts a run of %s with %s, asked for by %s\n", in.Start.Workflow, inputs, in.Start.Parent.RequestedBy)
+	case record.InCancel:
+		return fmt.Sprintf("  cancels its child: %s\n", in.Cancel.Reason)
+	case record.InChildEnded:
+		outputs, _ := json.Marshal(in.Child.Outputs) // likewise
+		return fmt.Sprintf("  tells run %s: %s %s\n", m.ID, in.Child.Outcome, outputs)
+	case record.InKeyRequest:
+		return fmt.Sprintf("  asks for key %s (%s)\n", m.ID, in.Key.Policy)
+	case record.InKeyRelease:
+		return fmt.Sprintf("  gives key %s back, grant %d\n", m.ID, in.Key.Grant)
+	}
+	return ""
 }
 
 func deployedText(d *record.Deployment) string {
@@ -410,6 +521,11 @@ func told(e record.Emitted) string {
 	add(" worker %s", h.Worker, h.Worker != "")
 	add(" %s", h.Outcome, h.Outcome != "")
 	add(" → %s", h.To, h.To != "")
+	add(" key %s", h.Key, h.Key != "")
+	if h.Cause != nil {
+		s += fmt.Sprintf(" (%s %s)", h.Cause.Type, h.Cause.ID)
+	}
+	add(" roles %v", h.Roles, e.Type == events.RunPaged)
 	add(" authors %v", h.Authors, len(h.Authors) > 0)
 	add(", where %s is again", h.Artifact, e.Type == events.EffectUndone && h.Artifact != "")
 	if h.Error != nil {

@@ -17,7 +17,7 @@ func (s *State) Status() string {
 	switch {
 	case s.Done():
 		return StatusDone
-	case s.Open != nil || s.Held != nil:
+	case s.Open != nil || s.Held != nil || s.Paused != nil:
 		return StatusWaiting
 	}
 	return StatusRunning
@@ -30,6 +30,9 @@ func View(s *State, records int64) events.RunView {
 		Records: records, Cause: s.Cause, Origin: s.Origin}
 	if s.Done() {
 		v.Outcome = s.Outcome
+	}
+	if s.Parent != nil {
+		v.Parent = s.Parent.Run
 	}
 	return v
 }
@@ -45,7 +48,7 @@ func originOf(o workflows.Origin) *events.Origin {
 // Details is a run with its inputs, path and tasks.
 func Details(d Definitions, s *State, records, now int64) events.RunView {
 	v := View(s, records)
-	v.Inputs = s.Inputs
+	v.Inputs, v.Outputs = s.Inputs, s.Outputs
 	for _, p := range s.Path {
 		st := events.Step{State: p.State, Visit: p.Visit, Outcome: p.Outcome, EnteredAt: at(p.In), LeftAt: timePtr(p.Out), Error: p.Error}
 		if out, ok := s.Values[p.State].(map[string]any); ok && p.Visit == s.Visits[p.State] {
@@ -55,7 +58,7 @@ func Details(d Definitions, s *State, records, now int64) events.RunView {
 	}
 	for _, t := range s.Tasks {
 		v.Tasks = append(v.Tasks, events.TaskView{ID: t.ID, State: t.Path, Kind: t.Kind, Attempt: t.Attempt, Status: t.Status,
-			Outcome: t.Outcome, Worker: t.Worker, StartedAt: timePtr(t.BeganAt), Error: t.Error})
+			Outcome: t.Outcome, Worker: t.Worker, Child: t.Child, StartedAt: timePtr(t.BeganAt), Error: t.Error})
 	}
 	v.Waiting = Why(d, s, now)
 	return v

@@ -23,16 +23,21 @@ func (x *step) why() []events.WaitReason {
 		return nil
 	}
 	var reasons []events.WaitReason
+	if x.paused() {
+		reasons = append(reasons, x.whyPaused())
+	}
+	if x.waitsForKey() {
+		return append(reasons, x.whyKey())
+	}
 	if h := x.s.Held; h != nil {
 		reasons = append(reasons, events.WaitReason{State: x.s.At, What: "held",
-			Summary: fmt.Sprintf("%s ended %s, and the rule for where to go next cannot be evaluated: %s", x.s.At, h.Outcome, h.Reason),
-			Next:    []string{"penstock cancel " + x.s.ID}})
+			Summary: x.whyHeld(h), Next: []string{"penstock retry " + x.s.ID, "penstock cancel " + x.s.ID}})
 	}
 	if x.s.Open != nil {
 		reasons = append(reasons, x.whyApproval(x.s.Open))
 	}
-	if x.s.WakeAt > 0 {
-		reasons = append(reasons, events.WaitReason{State: x.s.At, What: "timer", Summary: "sleeps until " + at(x.s.WakeAt).Format(time.RFC3339), Until: timePtr(x.s.WakeAt)})
+	if r, ok := x.whySleep(); ok {
+		reasons = append(reasons, r)
 	}
 	for _, t := range x.s.Tasks {
 		if t.Detached {
@@ -46,6 +51,18 @@ func (x *step) why() []events.WaitReason {
 		reasons = append(reasons, x.whyClaims()...)
 	}
 	return reasons
+}
+
+func (x *step) whyHeld(h *Held) string {
+	switch h.Of {
+	case heldBegin:
+		return fmt.Sprintf("%s cannot begin: %s", x.s.At, h.Reason)
+	case heldEvent:
+		return fmt.Sprintf("an event came to %s, and whether it counts cannot be evaluated: %s", x.s.At, h.Reason)
+	case heldInvariant:
+		return fmt.Sprintf("%s ended %s, and the run must not go on: %s", x.s.At, h.Outcome, h.Reason)
+	}
+	return fmt.Sprintf("%s ended %s, and the rule for where to go next cannot be evaluated: %s", x.s.At, h.Outcome, h.Reason)
 }
 
 func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
@@ -74,6 +91,10 @@ func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
 	case taskBackoff:
 		r.What, r.Until = "timer", timePtr(t.RetryAt)
 		r.Summary = fmt.Sprintf("is tried again (attempt %d) at %s, after: %s", t.Attempt, at(t.RetryAt).Format(time.TimeOnly), t.Error.Message)
+	case taskChild, taskStopping:
+		return x.whyChild(t), true
+	case taskParked:
+		return r, false // the pause says it
 	case taskCancelling:
 		r.What, r.Summary, r.Until = "task", fmt.Sprintf("waits for %s to stop the %s task", t.Worker, t.Kind), timePtr(t.GiveUpAt)
 	default:
