@@ -56,8 +56,25 @@ func (x *step) cannotRetry(from string) string {
 	if missing := x.missingFor(from); len(missing) > 0 {
 		return fmt.Sprintf("%s needs the outputs of %s, which this run does not have; begin at an earlier state", from, joinWords(missing))
 	}
+	if name := x.unapprovedBefore(from); name != "" {
+		return fmt.Sprintf("every way to %s leads through the approval %s, which was not given for what stands now; begin there", from, name)
+	}
 	if err := x.forbidden(from, ""); err != nil {
 		return err.Error()
+	}
+	return ""
+}
+
+// unapprovedBefore is an approval that every way to a state leads through and
+// that nobody has given, or "": who may retry must not get past it.
+func (x *step) unapprovedBefore(name string) string {
+	for _, st := range x.d.Workflow.Ordered() {
+		if st.Approval == nil || st.Name == name || !dominates(x.d.Workflow, st.Name, name) {
+			continue
+		}
+		if !slices.ContainsFunc(x.s.Given, func(a *Approval) bool { return a.State == st.Name && !a.Implicit && x.content(a) == a.Content }) {
+			return st.Name
+		}
 	}
 	return ""
 }
