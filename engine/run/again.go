@@ -72,11 +72,17 @@ func (x *step) unapprovedBefore(name string) string {
 		if st.Approval == nil || st.Name == name || !dominates(x.d.Workflow, st.Name, name) {
 			continue
 		}
-		if !slices.ContainsFunc(x.s.Given, func(a *Approval) bool { return a.State == st.Name && !a.Implicit && x.content(a) == a.Content }) {
+		if !slices.ContainsFunc(x.s.Given, func(a *Approval) bool { return a.State == st.Name && !a.Implicit && x.stands(a) }) {
 			return st.Name
 		}
 	}
 	return ""
+}
+
+// stands reports whether an approval is for what there is now.
+func (x *step) stands(a *Approval) bool {
+	content, _ := x.content(a)
+	return content == a.Content
 }
 
 // revive makes a run that has ended one that goes on.

@@ -53,16 +53,17 @@ func (x *step) before(t *Task) string {
 		return beforeRules
 	case !x.promoted(t.Env):
 		return beforeProof
-	case len(x.unmet(t.Env, true)) == 0:
-		return ""
 	}
-	if x.s.Grants[t.Env] > 0 { // it is in already
+	in, people := x.s.Grants[t.Env] > 0, len(x.unmet(t.Env, true)) > 0
+	if !in && (people || x.skips(t)) {
+		if d := x.look(t.Env, t.Path); d.Asked || !d.Open {
+			return beforeDoor
+		}
+	}
+	if people {
 		return beforePeople
 	}
-	if d := x.look(t.Env, t.Path); d.Asked || !d.Open {
-		return beforeDoor
-	}
-	return beforePeople
+	return ""
 }
 
 // cleared reports whether everything but the door still lets the run in; the

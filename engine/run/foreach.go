@@ -197,6 +197,13 @@ func (x *step) memberFailed(t *Task) {
 	}
 }
 
+// skips reports whether a task is for a member that is left out rather than
+// wait for its environment.
+func (x *step) skips(t *Task) bool {
+	st := x.state()
+	return t.Member != "" && t.Of == "" && st != nil && st.ForEach != nil && st.ForEach.OnHold == "skip"
+}
+
 // skipClosed leaves out members that wait for an environment that lets nothing
 // in, where the state does not wait for it.
 func (x *step) skipClosed(f *workflows.ForEach) {
@@ -205,7 +212,7 @@ func (x *step) skipClosed(f *workflows.ForEach) {
 	}
 	x.s.Tasks = slices.DeleteFunc(x.s.Tasks, func(t *Task) bool {
 		d := x.s.Doors[t.Env]
-		if t.Member == "" || t.Status != taskLocked || d == nil || d.Asked || d.Open {
+		if !x.skips(t) || t.Status != taskLocked || d == nil || d.Asked || d.Open {
 			return false
 		}
 		e := x.s.Each
