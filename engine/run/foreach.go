@@ -111,7 +111,7 @@ func (x *step) eachOutcome(st *workflows.State) (string, *events.TaskError, bool
 			continue // one may have ended at once
 		}
 		switch through := e.Next >= len(e.Members); {
-		case x.working() > 0:
+		case x.going() > 0:
 			return "", nil, false
 		case stop || through && e.Error != nil:
 			return cmp.Or(e.Outcome, events.Failed), e.Error, true
@@ -135,8 +135,8 @@ func (x *step) nextWave(f *workflows.ForEach) {
 	e.WaveEnd = waveEnd(f, e)
 }
 
-// working counts the members that go on.
-func (x *step) working() (n int) {
+// going counts the members that go on.
+func (x *step) going() (n int) {
 	for _, t := range x.s.Tasks {
 		if !t.Detached && t.Status != taskDone {
 			n++
@@ -149,7 +149,7 @@ func (x *step) working() (n int) {
 // false when it has begun none.
 func (x *step) beginMembers(st *workflows.State) (begun bool) {
 	e, f := x.s.Each, st.ForEach
-	for n := x.working(); e.Next < e.WaveEnd && (f.MaxParallel == 0 || n < f.MaxParallel); n++ {
+	for n := x.going(); e.Next < e.WaveEnd && (f.MaxParallel == 0 || n < f.MaxParallel); n++ {
 		member := e.Members[e.Next]
 		e.Next++
 		x.begin(st.Name+"."+member, f.Do, member)
