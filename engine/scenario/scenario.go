@@ -82,7 +82,7 @@ import (
 
 // Bounds of a world.
 const (
-	maxInputs = 50_000 // given to its aggregates
+	maxInputs = 20_000 // given to its aggregates
 	maxIdle   = 1_000  // deadlines in a row that move nothing
 	maxRuns   = 1_000
 )

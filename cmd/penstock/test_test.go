@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/penstock-cd/penstock/workflows/parse"
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+// scenarioFiles are the files of the test script, and so many scenarios beside
+// them, ten to a file.
+func scenarioFiles(t testing.TB, n int) []parse.File {
+	t.Helper()
+	ar, err := txtar.ParseFile(filepath.Join("testdata", "script", "test.txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []parse.File
+	var one string
+	for _, f := range ar.Files {
+		switch {
+		case strings.HasPrefix(f.Name, "flow/"):
+			files = append(files, parse.File{Name: f.Name, Content: f.Data})
+		case f.Name == "good_test.yaml":
+			one, _, _ = strings.Cut(string(f.Data), "---\n")
+		}
+	}
+	for i := 0; i < n; i += 10 {
+		var docs []string
+		for k := range 10 {
+			docs = append(docs, strings.Replace(one, "two approve", fmt.Sprint("two approve ", i+k), 1))
+		}
+		files = append(files, parse.File{Name: fmt.Sprintf("scenario%d.yaml", i), Content: []byte(strings.Join(docs, "---\n"))})
+	}
+	return files
+}
+
+func TestAThousandScenariosTakeNoTime(t *testing.T) {
+	set, problems := parse.Files(scenarioFiles(t, 1000))
+	if parse.Failed(problems) {
+		t.Fatal(parse.Text(problems))
+	}
+	got := playAll(set.Catalog(), regexp.MustCompile(""))
+	if len(got.results) != 1000 || got.failed > 0 {
+		t.Fatalf("%d of %d failed", got.failed, len(got.results))
+	}
+	for i, r := range got.results {
+		if want := fmt.Sprint("two approve ", i); r.Scenario.Metadata.Name != want {
+			t.Fatalf("result %d is that of %q", i, r.Scenario.Metadata.Name)
+		}
+	}
+}
+
+// BenchmarkTest is penstock test with 1,000 scenarios, from files in memory to
+// the coverage.
+func BenchmarkTest(b *testing.B) {
+	files := scenarioFiles(b, 1000)
+	for b.Loop() {
+		set, _ := parse.Files(files)
+		if got := playAll(set.Catalog(), regexp.MustCompile("")); got.failed > 0 {
+			b.Fatal(got.failed)
+		}
+	}
+}
+
+func TestDiffLinesUp(t *testing.T) {
+	got := strings.Join(diff([]string{"a", "b", "c"}, []string{"a", "x", "c", "d"}), "|")
+	if want := "  a|- b|+ x|  c|+ d"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+func TestAReportThatCannotBeWrittenIsAFailure(t *testing.T) {
+	if err := writeJUnit(filepath.Join(t.TempDir(), "no", "report.xml"), &tested{}); err == nil || !strings.Contains(err.Error(), "cannot be written") {
+		t.Error(err)
+	}
+	name := filepath.Join(t.TempDir(), "report.xml")
+	if err := writeJUnit(name, &tested{}); err != nil {
+		t.Error(err)
+	}
+	if p, err := os.ReadFile(name); err != nil || !strings.Contains(string(p), "<testsuites>") {
+		t.Errorf("%s %v", p, err)
+	}
+}
