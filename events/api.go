@@ -9,31 +9,34 @@ import (
 // UserSubject(uid, verb) and gets an Answer whose Result has the type that is
 // named here. The HTTP API offers the same.
 const (
-	VerbStart        = "run.start"        // StartRun → RunView
-	VerbList         = "run.list"         // ListRuns → RunList
-	VerbGet          = "run.get"          // GetRun → RunView
-	VerbWhy          = "run.why"          // GetRun → WhyView
-	VerbEval         = "run.eval"         // EvalRun → Evaluation
-	VerbDecide       = "run.decide"       // Decide → nothing
-	VerbCancel       = "run.cancel"       // CancelRun → nothing
-	VerbPause        = "run.pause"        // PauseRun → nothing
-	VerbResume       = "run.resume"       // PauseRun → nothing
-	VerbRetry        = "run.retry"        // RetryRun → nothing
-	VerbRecords      = "run.records"      // GetRun → Records
-	VerbVerify       = "run.verify"       // GetRun → Verification
-	VerbOutput       = "run.output"       // ReadOutput → Output
-	VerbArtifact     = "artifact.read"    // ReadArtifact → ArtifactPart
-	VerbEvents       = "event.list"       // ReadEvents → EventPage
-	VerbPublish      = "event.publish"    // Event in structured JSON → nothing
-	VerbApply        = "definition.apply" // Apply → Applied
-	VerbDefinitions  = "definition.list"  // nothing → Definitions
-	VerbTexts        = "definition.read"  // ReadDefinitions → DefinitionPage
-	VerbServer       = "server.info"      // nothing → ServerInfo
-	VerbEnvironments = "environment.list" // nothing → Environments
-	VerbEnvFree      = "environment.free" // FreeEnvironment → nothing
-	VerbAuthAdd      = "auth.add"         // AddPrincipal → a bus credential; administrators
-	VerbAuthList     = "auth.list"        // nothing → Principals; administrators
-	VerbAuthRevoke   = "auth.revoke"      // RevokePrincipal → nothing; administrators
+	VerbStart        = "run.start"          // StartRun → RunView
+	VerbList         = "run.list"           // ListRuns → RunList
+	VerbGet          = "run.get"            // GetRun → RunView
+	VerbWhy          = "run.why"            // GetRun → WhyView
+	VerbEval         = "run.eval"           // EvalRun → Evaluation
+	VerbDecide       = "run.decide"         // Decide → nothing
+	VerbCancel       = "run.cancel"         // CancelRun → nothing
+	VerbPause        = "run.pause"          // PauseRun → nothing
+	VerbResume       = "run.resume"         // PauseRun → nothing
+	VerbRetry        = "run.retry"          // RetryRun → nothing
+	VerbRecords      = "run.records"        // GetRun → Records
+	VerbVerify       = "run.verify"         // GetRun → Verification
+	VerbOutput       = "run.output"         // ReadOutput → Output
+	VerbArtifact     = "artifact.read"      // ReadArtifact → ArtifactPart
+	VerbEvents       = "event.list"         // ReadEvents → EventPage
+	VerbPublish      = "event.publish"      // Event in structured JSON → nothing
+	VerbApply        = "definition.apply"   // Apply → Applied
+	VerbDefinitions  = "definition.list"    // nothing → Definitions
+	VerbTexts        = "definition.read"    // ReadDefinitions → DefinitionPage
+	VerbServer       = "server.info"        // nothing → ServerInfo
+	VerbEnvironments = "environment.list"   // nothing → Environments
+	VerbEnvFree      = "environment.free"   // FreeEnvironment → nothing
+	VerbEnvHold      = "environment.hold"   // HoldEnvironment → nothing
+	VerbEnvUnhold    = "environment.unhold" // HoldEnvironment → nothing
+	VerbBreakGlass   = "run.breakGlass"     // BreakGlass → nothing
+	VerbAuthAdd      = "auth.add"           // AddPrincipal → a bus credential; administrators
+	VerbAuthList     = "auth.list"          // nothing → Principals; administrators
+	VerbAuthRevoke   = "auth.revoke"        // RevokePrincipal → nothing; administrators
 )
 
 // Verbs of workers, on WorkerSubject.
@@ -471,6 +474,20 @@ type EnvironmentView struct {
 	Run      string     `json:"run,omitempty"` // that deployed it
 	URL      string     `json:"url,omitempty"`
 	At       *time.Time `json:"at,omitempty"`
+
+	Open   bool       `json:"open"`             // it lets in who gets the lock
+	Closed string     `json:"closed,omitempty"` // why it does not, in words
+	Until  *time.Time `json:"until,omitempty"`  // when it opens or closes, as far as known
+	Holds  []HoldView `json:"holds,omitempty"`
+}
+
+// HoldView is a hold that keeps everything out of an environment.
+type HoldView struct {
+	ID     string     `json:"id"`
+	By     string     `json:"by"`
+	Reason string     `json:"reason,omitempty"`
+	At     time.Time  `json:"at"`
+	Until  *time.Time `json:"until,omitempty"`
 }
 
 // FreeEnvironment takes the lock of an environment from a run that ended

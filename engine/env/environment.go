@@ -121,10 +121,7 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 		if !e.prove(in.Proof) {
 			skip(events.StatusAlready, "", "")
 		}
-	case record.InTimer:
-		if e.NextAt == 0 || e.NextAt > e.Now {
-			skip(events.StatusStale, "", "no deadline has passed")
-		}
+	case record.InTimer: // recorded when it changes anything
 	default:
 		skip(events.StatusError, events.CodeInvalid, fmt.Sprintf("an environment does not take %q", in.Kind))
 	}
@@ -133,6 +130,9 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 		d := e.Door(cat.Environments[name])
 		e.grantNext(d.Open)
 		e.announce(cat.Environments[name], d)
+	}
+	if in.Kind == record.InTimer && !e.changed(prev) {
+		skip(events.StatusStale, "", "nothing has changed")
 	}
 	return *t
 }

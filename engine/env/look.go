@@ -152,6 +152,15 @@ func (e *Environment) tellState(run string, s record.EnvState) {
 	e.tell(run, record.Input{Kind: record.InEnvState, EnvState: &s})
 }
 
+// changed reports whether a timer has made a difference: a deadline has passed,
+// or definitions that were put in force open or close the environment.
+func (e *Environment) changed(prev *Environment) bool {
+	return prev != nil && (prev.NextAt > 0 && prev.NextAt <= e.Now || prev.NextAt != e.NextAt || prev.Sent != e.Sent)
+}
+
+// Waited reports whether anybody wants to enter.
+func (e *Environment) Waited() bool { return len(e.Lookers) > 0 || len(e.Queue) > 0 }
+
 // wake asks for a timer at a time, unless one stands before it.
 func (e *Environment) wake(at time.Time) {
 	if ms := at.UnixMilli(); !at.IsZero() && ms > e.Now && (e.NextAt == 0 || ms < e.NextAt) {

@@ -35,7 +35,7 @@ func (x *step) request(a *Approval, missing []string) {
 // cannot says why a person's decision would not count for an approval, or "".
 func (x *step) cannot(a *Approval, who string, roles []string) string {
 	if !x.d.Now.Allows(roles, workflows.ActRunApprove, x.s.Workflow) {
-		return fmt.Sprintf("%s may not approve runs of %s: no permission for %s", who, x.s.Workflow, rolesText(roles))
+		return deniedText(who, roles, "approve runs of "+x.s.Workflow)
 	}
 	spec := x.spec(a)
 	if spec == nil {

@@ -20,7 +20,11 @@ func (x *step) decide(d *events.Decide) {
 		x.refuse(events.ApprovalRefused, events.CodeConflict, reason)
 		return
 	}
+	x.refresh(a)
 	roles, instead := x.decidingRoles(a, x.in.By, x.roles())
+	if d.Decision == events.Delegate { // what was passed on to somebody is not passed on by them
+		roles, instead = x.roles(), nil
+	}
 	code, reason := x.untimely(a, d)
 	if reason == "" {
 		code, reason = x.objection(a, d, roles, instead)
@@ -124,7 +128,7 @@ func pastTense(decision string) string {
 func (x *step) noEscalation(a *Approval, roles []string) (code, reason string) {
 	wf := x.s.Workflow
 	if !x.d.Now.Allows(roles, workflows.ActRunApprove, wf) && !x.d.Now.Allows(roles, workflows.ActRunStart, wf) {
-		return events.CodeDenied, fmt.Sprintf("%s may not escalate approvals of %s: no permission for %s", x.in.By, wf, rolesText(roles))
+		return events.CodeDenied, deniedText(x.in.By, roles, "escalate approvals of "+wf)
 	}
 	if x.escalatesTo(a) == "" {
 		return events.CodeConflict, "the workflow does not say who is told when this approval is escalated (remind.escalate.to)"

@@ -301,11 +301,14 @@ func (x *step) roles() []string {
 }
 
 func (x *step) denied(what string) string {
-	roles := x.roles()
+	return deniedText(x.in.By, x.roles(), what)
+}
+
+func deniedText(who string, roles []string, what string) string {
 	if len(roles) == 0 {
-		return fmt.Sprintf("%s may not %s: no role is held by that name", x.in.By, what)
+		return fmt.Sprintf("%s may not %s: no role is held by that name", who, what)
 	}
-	return fmt.Sprintf("%s may not %s: no permission for %s", x.in.By, what, joinWords(roles))
+	return fmt.Sprintf("%s may not %s: no permission for %s", who, what, joinWords(roles))
 }
 
 // refuse records that a command was refused and why.

@@ -176,6 +176,8 @@ func (p *player) command(line []string) {
 		}
 	case "approve", "reject", "changes", "delegate", "defer", "escalate", "withdraw":
 		p.person(line[0], plain, named)
+	case "timer":
+		p.give(record.Input{Kind: record.InTimer, By: "engine"})
 	case "glass":
 		p.give(record.Input{ID: p.fresh(), Kind: record.InBreakGlass, By: arg(0), Glass: &events.BreakGlass{Run: p.id, Environment: arg(1), Reason: arg(2)}})
 	case "door":
@@ -325,6 +327,13 @@ func (p *player) end(what string, plain []string, named map[string]string) {
 		}
 		r.Facts["authors"] = list
 	}
+	if a := named["attested"]; a != "" {
+		list := []any{}
+		for _, e := range strings.Split(a, ",") {
+			list = append(list, map[string]any{"type": e, "verified": true})
+		}
+		r.Facts["attestations"] = list
+	}
 	if what == "fail" && named["outcome"] == "" {
 		r.Outcome = events.Failed
 	}
@@ -340,7 +349,7 @@ func (p *player) end(what string, plain []string, named map[string]string) {
 		}
 		r.Error = &events.TaskError{Code: code, Message: "it broke", Retryable: strings.Contains(strings.Join(plain, " "), "retryable")}
 	}
-	r.Outputs = values(named, "by", "outcome", "authors", "code")
+	r.Outputs = values(named, "by", "outcome", "authors", "attested", "code")
 	p.give(record.Input{Kind: record.InAttemptFinish, By: "worker:" + worker, Attempt: &record.Attempt{Task: id, Worker: worker, Result: &r}})
 }
 

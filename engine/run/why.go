@@ -105,7 +105,7 @@ func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
 
 func (x *step) whyApproval(a *Approval) events.WaitReason {
 	r := events.WaitReason{State: a.State, What: "approval", Since: timePtr(a.AskedAt), Until: timePtr(a.Expires), Content: a.Content}
-	_, r.Missing = x.assess(a)
+	r.Missing = x.missing(a)
 	var rules []string
 	if spec := x.spec(a); spec != nil {
 		if len(spec.Quorum) > 0 {
@@ -139,7 +139,7 @@ func (x *step) whyApproval(a *Approval) events.WaitReason {
 func (x *step) whoCan(a *Approval, r *events.WaitReason) {
 	for _, who := range sortedKeys(x.knownPeople()) {
 		why := x.cannot(a, who, x.d.Now.RolesOf(who))
-		if slices.ContainsFunc(a.Said, func(d Decision) bool { return d.User == who && d.Decision == events.Approve }) {
+		if slices.ContainsFunc(inForce(a.Said, events.Approve, x.now), func(d Decision) bool { return d.User == who }) {
 			why = who + " has approved already"
 		}
 		if why == "" {

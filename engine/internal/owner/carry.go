@@ -26,11 +26,13 @@ func (o *Owner) follow(k key, state any) {
 
 // watch notes the deadlines and the heartbeats that a state waits for.
 func (o *Owner) watch(k key, state any) {
+	if d, ok := state.(interface{ NextDeadline() int64 }); ok {
+		o.due.set(k, d.NextDeadline())
+	}
 	s, ok := state.(*run.State)
 	if !ok {
 		return
 	}
-	o.due.set(k, s.NextDeadline())
 	o.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
 }
 

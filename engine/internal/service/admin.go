@@ -82,6 +82,7 @@ func (s *Service) Apply(ctx context.Context, d Delivery) (*events.Applied, error
 		if err := s.o.Changed(ctx); err != nil {
 			s.o.Log.Error("the consumers of task kinds could not be made", "error", err)
 		}
+		s.lookAgain(ctx)
 	}
 	h := events.Happening{By: d.By, Commit: d.Commit, Author: d.Author}
 	if len(changed) > 0 {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
@@ -263,49 +262,4 @@ func (s *Service) verify(ctx context.Context, who Principal, body []byte) (any, 
 		v.Problems = append(v.Problems, fmt.Sprintf("the run has had %d records, the store has %d: the last ones were lost", line.Records, len(list)))
 	}
 	return v, nil
-}
-
-func (s *Service) environments(context.Context, Principal, []byte) (any, error) {
-	out := events.Environments{Environments: []events.EnvironmentView{}}
-	for _, name := range s.o.Index.Environments(s.o.Definitions.Current()) {
-		out.Environments = append(out.Environments, environmentView(name, s.o.Index.Environment(name)))
-	}
-	return out, nil
-}
-
-func environmentView(name string, e *env.Environment) events.EnvironmentView {
-	v := events.EnvironmentView{Name: name}
-	if e == nil {
-		return v
-	}
-	if h := e.Holder; h != nil {
-		v.Holder, v.Grant, v.Since = h.Run, h.Grant, new(time.UnixMilli(h.Since).UTC())
-	}
-	for _, q := range e.Queue {
-		v.Queue = append(v.Queue, q.Run)
-	}
-	if d := e.Deployed; d != nil {
-		v.Artifact, v.Run, v.URL, v.At = d.Artifact, d.Run, d.URL, new(time.UnixMilli(d.At).UTC())
-	}
-	return v
-}
-
-func (s *Service) freeEnvironment(ctx context.Context, who Principal, body []byte) (any, error) {
-	var req events.FreeEnvironment
-	if err := s.read(body, &req); err != nil {
-		return nil, err
-	}
-	e := s.o.Index.Environment(req.Environment)
-	if e == nil && s.o.Definitions.Current().Environments[req.Environment] == nil {
-		return nil, refuse(events.CodeNotFound, "there is no environment %q", req.Environment)
-	}
-	if e == nil {
-		return nil, refuse(events.CodeConflict, "nobody holds the environment %s", req.Environment)
-	}
-	if h := e.Holder; h != nil { // without one the environment itself knows whether this is a repeat
-		if line, ok := s.o.Index.Run(h.Run); ok && line.Status != run.StatusDone {
-			return nil, refuse(events.CodeConflict, "run %s holds the environment %s and goes on; cancel it first", h.Run, req.Environment)
-		}
-	}
-	return s.command(ctx, who, record.Environment, req.Environment, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InEnvFree}), nil
 }

@@ -90,6 +90,7 @@ func New(o Options) (*Service, error) {
 		events.VerbOutput: s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
 		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbTexts: s.texts, events.VerbServer: s.server,
 		events.VerbEnvironments: s.environments, events.VerbEnvFree: s.freeEnvironment,
+		events.VerbEnvHold: s.holdEnvironment, events.VerbEnvUnhold: s.unholdEnvironment, events.VerbBreakGlass: s.breakGlass,
 		events.VerbAuthAdd: s.authAdd, events.VerbAuthList: s.authList, events.VerbAuthRevoke: s.authRevoke,
 		events.VerbAttemptStart: s.attemptStart, events.VerbAttemptHeartbeat: s.attemptHeartbeat,
 		events.VerbAttemptFinish: s.attemptFinish, events.VerbWorkerHello: s.workerHello,
