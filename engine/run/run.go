@@ -65,7 +65,7 @@ type Transition struct {
 // change by which the same definitions, state and input give another
 // transition, texts included: a run that an older one decided is verified by
 // that one.
-const CoreVersion = 1
+const CoreVersion = 2
 
 // Periods that no definition sets.
 const (
