@@ -80,7 +80,12 @@ const (
 	NotificationFailed = "dev.penstock.notification.failed.v1" // Channel, Error
 )
 
-// Types lists every type above, in the order of the documentation.
+// ScheduleFired is the type of the event that a trigger's expressions see when
+// its time has come: Data is {"at": the time, "head": commit of the workflow's
+// file, where it has one}. It stands in records only.
+const ScheduleFired = "dev.penstock.schedule.fired.v1"
+
+// Types lists every type of event that is emitted, in the order of the documentation.
 func Types() []string {
 	return []string{RunStarted, RunFinished, RunHeld, RunAuthors, RunPaused, RunResumed, RunRetried, RunPaged, RunHeard,
 		ChildStarted, MemberLeft, KeyQueued, KeyGranted, KeyReleased, StateEntered, StateLeft, TaskQueued, TaskStarted, TaskFinished,

@@ -396,3 +396,24 @@ func TestAnEventThatIsNoneSaysWhy(t *testing.T) {
 		t.Errorf("%+v", tr)
 	}
 }
+
+func TestAnEventIsToldToRunsThatListenForIt(t *testing.T) {
+	ev := events.Event{ID: "e1", Source: "git", Type: "com.acme.ready", Data: []byte(`{"version": 4}`)}
+	raw, err := json.Marshal(ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := env.StepEvent(catalog(t), nil, 1, record.Input{Kind: record.InEvent, By: "event:git", Event: raw, Listening: []string{"r1", "r2"}}, 1)
+	e := tr.State.(*env.Event)
+	if tr.Events[0].Type != events.EventMatched || len(e.Outbox) != 3 || !slices.Equal(e.Told, []string{"r1", "r2"}) {
+		t.Fatalf("%+v", e)
+	}
+	m := e.Outbox[1]
+	if m.To != record.Run || m.ID != "r1" || m.Input.Kind != record.InSignal || m.Input.Signal.Cause.ID != "e1" || m.Input.By != "event:git" {
+		t.Errorf("%+v", m)
+	}
+	tr = env.StepEvent(catalog(t), e, 2, record.Input{Kind: record.InSendAnswer, Sent: &record.Sent{ID: m.Input.ID, Status: events.StatusStale, Reason: "it has gone on"}}, 2)
+	if len(tr.Events) != 0 || !strings.Contains(strings.Join(tr.State.(*env.Event).Reasons, "\n"), "run r1 took no notice: it has gone on") {
+		t.Errorf("%+v", tr)
+	}
+}

@@ -19,6 +19,7 @@ type Event struct {
 	Cause   events.Cause  `json:"cause"`
 	Now     int64         `json:"t"`
 	Runs    []string      `json:"runs,omitempty"`
+	Told    []string      `json:"told,omitempty"`    // runs that listen for it and were told
 	Reasons []string      `json:"reasons,omitempty"` // what matched, or why not
 	Outbox  []record.Send `json:"outbox,omitempty"`
 }
@@ -79,15 +80,32 @@ func (m *matcher) match(in record.Input, now int64) {
 			m.try(wf, i, trig, &ev, scope)
 		}
 	}
+	m.tell(in.Listening, in.Event)
+	if len(m.e.Reasons) == 0 {
+		m.e.Reasons = []string{fmt.Sprintf("no workflow has a trigger for events of type %s", ev.Type)}
+	}
+	m.conclude()
+}
+
+// tell tells runs that listen for the event. Whether it counts is theirs to say.
+func (m *matcher) tell(runs []string, raw json.RawMessage) {
+	for _, run := range runs {
+		m.e.Told = append(m.e.Told, run)
+		m.e.Reasons = append(m.e.Reasons, fmt.Sprintf("run %s listens for it and is told", run))
+		m.e.Outbox = append(m.e.Outbox, record.Send{To: record.Run, ID: run, Input: record.Input{
+			ID: record.Derive("signal", m.by, m.e.Cause.Source, m.e.Cause.ID, run), Kind: record.InSignal, By: m.by,
+			Signal: &record.Signal{Cause: m.e.Cause, Event: raw}}})
+	}
+}
+
+// conclude tells what came of the event.
+func (m *matcher) conclude() {
 	switch {
-	case len(m.e.Runs) > 0:
+	case len(m.e.Runs) > 0 || len(m.e.Told) > 0:
 		m.emit(events.EventMatched)
 	case m.refused:
 		m.emit(events.EventRefused)
 	default:
-		if len(m.e.Reasons) == 0 {
-			m.e.Reasons = []string{fmt.Sprintf("no workflow has a trigger for events of type %s", ev.Type)}
-		}
 		m.emit(events.EventIgnored)
 	}
 }
@@ -95,11 +113,19 @@ func (m *matcher) match(in record.Input, now int64) {
 // try starts a run when the trigger fits. A rule or an input that cannot be
 // evaluated starts nothing and is told.
 func (m *matcher) try(wf *workflows.Workflow, i int, trig *workflows.Trigger, ev *events.Event, scope map[string]any) {
-	name := wf.Metadata.Name
-	where := fmt.Sprintf("%s, trigger %d (%s)", name, i+1, trig.Event)
-	if !workflows.Match(trig.Event, ev.Type) {
-		return
+	if trig.Schedule == nil && workflows.Match(trig.Event, ev.Type) {
+		m.fire(wf, i, ev, scope)
 	}
+}
+
+// fire starts a run of a trigger for an event of its type.
+func (m *matcher) fire(wf *workflows.Workflow, i int, ev *events.Event, scope map[string]any) {
+	name, trig := wf.Metadata.Name, wf.Spec.Triggers[i]
+	what := trig.Event
+	if trig.Schedule != nil {
+		what = trig.Schedule.Cron
+	}
+	where := fmt.Sprintf("%s, trigger %d (%s)", name, i+1, what)
 	if trig.When != nil {
 		in := record.Cut(lookup(scope), trig.When.Program.Refs())
 		ok, err := trig.When.Bool(context.Background(), in)
@@ -194,11 +220,15 @@ func answeredEvent(prev *Event, v int64, sent *record.Sent, now int64) Transitio
 		return Transition{Answer: record.Answer{Status: events.StatusAlready}, State: prev}
 	}
 	e := new(*prev)
-	to := prev.Outbox[i].ID
+	to, kind := prev.Outbox[i].ID, prev.Outbox[i].Input.Kind
 	e.Now = max(now, e.Now)
 	e.Outbox = slices.Delete(slices.Clone(prev.Outbox), i, i+1)
 	t := Transition{Record: true, Answer: record.Answer{Status: events.StatusApplied}, State: e}
-	if sent.Status != events.StatusApplied && sent.Status != events.StatusAlready {
+	switch {
+	case sent.Status == events.StatusApplied || sent.Status == events.StatusAlready:
+	case kind == record.InSignal:
+		e.Reasons = append(slices.Clone(e.Reasons), fmt.Sprintf("run %s took no notice: %s", to, sent.Reason))
+	default:
 		e.Reasons = append(slices.Clone(e.Reasons), fmt.Sprintf("run %s was not started: %s", to, sent.Reason))
 		e.Runs = slices.DeleteFunc(slices.Clone(e.Runs), func(r string) bool { return r == to })
 		t.Events = append(t.Events, record.Emitted{Type: events.EventRefused, Data: events.Happening{
