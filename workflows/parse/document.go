@@ -1,6 +1,7 @@
 package parse
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -144,15 +145,22 @@ func (u *unit) decode(root *yaml.Node) {
 
 // positions gives the place of each key, and of the elements of lists.
 func (d *decoder) positions() map[string]workflows.Pos {
-	out := make(map[string]workflows.Pos, len(d.places))
-	for path, spot := range d.places {
-		n := spot.key
-		if n == nil {
-			n = spot.value
+	type spot struct {
+		path string
+		node *yaml.Node
+	}
+	spots := make([]spot, 0, len(d.places))
+	for path, p := range d.places {
+		if n := cmp.Or(p.key, p.value); n != nil {
+			spots = append(spots, spot{path, n})
 		}
-		if n != nil {
-			out[path] = d.pos(n)
-		}
+	}
+	slices.SortFunc(spots, func(a, b spot) int { // columns are counted from left to right
+		return cmp.Or(cmp.Compare(a.node.Line, b.node.Line), cmp.Compare(a.node.Column, b.node.Column))
+	})
+	out := make(map[string]workflows.Pos, len(spots))
+	for _, s := range spots {
+		out[s.path] = d.pos(s.node)
 	}
 	return out
 }

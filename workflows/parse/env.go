@@ -43,7 +43,7 @@ var baseEnv = sync.OnceValue(func() *cel.Env {
 		cel.CrossTypeNumericComparisons(true),
 		cel.ExtendedValidations(),
 		cel.EnableMacroCallTracking(), // explanations show macros as they were written
-		cel.ParserExpressionSizeLimit(64<<10),
+		cel.ParserExpressionSizeLimit(maxExpression),
 		cel.ParserRecursionLimit(100),
 		ext.Strings(ext.StringsVersion(5)), ext.Lists(), ext.Sets(), ext.Math(), ext.Bindings(),
 		ext.Encoders(), ext.Regex(), ext.TwoVarComprehensions(),
@@ -83,6 +83,7 @@ type scope struct {
 	position string          // for messages: "retry.when"
 	names    map[string]bool // nil: everything that env knows
 	words    map[string][]string
+	inputs   map[string]uint64 // how long the texts among the inputs can be, where that is declared
 }
 
 // world holds the types of everything that the expressions of one workflow can
@@ -94,6 +95,7 @@ type world struct {
 	shapes *shapes
 	states []string
 	words  map[string][]string // names that stand for a fixed set of words → the words
+	inputs map[string]uint64
 }
 
 // extend makes a CEL environment with variables of these types.
@@ -111,13 +113,13 @@ func extend(shapes *shapes, vars map[string]*cel.Type) *cel.Env {
 
 func newWorld(c *workflows.Catalog, w *workflows.Workflow) *world {
 	sh := newShapes(baseEnv().CELTypeProvider())
-	out := &world{shapes: sh, vars: map[string]*cel.Type{
+	out := &world{shapes: sh, inputs: inputBounds(w), vars: map[string]*cel.Type{
 		"now": cel.TimestampType, "run": runType, "env": envType, "error": errorType, "event": cel.DynType,
 		"outcome": cel.StringType, "state": cel.StringType, "labels": labelsType,
 		"approvals": cel.ListType(decisionType), "rejections": cel.ListType(decisionType),
 		visitsName: cel.MapType(cel.StringType, cel.IntType), outcomeName: cel.StringType,
 		enteredName: cel.MapType(cel.StringType, cel.BoolType), approvedName: cel.MapType(cel.StringType, cel.BoolType),
-		"inputs": sh.object("the inputs", inputTypes(w)),
+		"inputs": sh.object(inputsName, inputTypes(w)),
 	}}
 	outcomes := map[string]bool{}
 	for _, o := range workflows.RunOutcomes() {
@@ -210,7 +212,7 @@ func (w *world) at(position string, states []string, names ...string) *scope {
 	for _, name := range states {
 		known[name] = true
 	}
-	return &scope{env: w.env, vars: w.vars, shapes: w.shapes, position: position, names: known, words: w.words}
+	return &scope{env: w.env, vars: w.vars, shapes: w.shapes, position: position, names: known, words: w.words, inputs: w.inputs}
 }
 
 // invariant gives the scope of an invariant, which is proved before anything
@@ -224,13 +226,13 @@ func (w *world) invariant() *scope {
 // gate gives the scope of a gate: the branches stand under their own names.
 func (w *world) gate(s *workflows.State) *scope {
 	sh := &shapes{Provider: w.shapes.Provider, objects: w.shapes.objects}
-	vars := map[string]*cel.Type{"now": cel.TimestampType, "run": runType, "inputs": cel.ObjectType("the inputs")}
+	vars := map[string]*cel.Type{"now": cel.TimestampType, "run": runType, "inputs": cel.ObjectType(inputsName)}
 	for _, b := range s.Branches() {
 		if workflows.CheckName(b.Name) == "" {
 			vars[b.Name] = cel.ObjectType("branch " + s.Name + " " + b.Name)
 		}
 	}
-	return &scope{env: extend(sh, vars), vars: vars, shapes: sh, position: "gate", names: keys(vars)}
+	return &scope{env: extend(sh, vars), vars: vars, shapes: sh, position: "gate", names: keys(vars), inputs: w.inputs}
 }
 
 func keys(vars map[string]*cel.Type) map[string]bool {

@@ -23,6 +23,7 @@ import (
 // searches its place in the file.
 const (
 	maxExpressions = 2000
+	maxExpression  = 64 << 10 // characters of one
 	maxProblems    = 200
 )
 
@@ -77,6 +78,7 @@ func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope
 	if want != "" && !fits(checked.OutputType(), want) {
 		at.fault(0, "wrong-type", fmt.Sprintf("%s gives %s, want %s", last(path), typeText(checked.OutputType()), want), "")
 	}
+	c.affordable(sc, checked, at)
 	if len(c.unit.dec.problems) > before {
 		return nil
 	}
@@ -118,6 +120,9 @@ type placer struct {
 }
 
 func (p placer) fault(at int, code, message, hint string) {
+	if at == 0 { // the whole expression: it begins behind the space after ${{
+		at = len(p.source) - len(strings.TrimLeft(p.source, " \t\n"))
+	}
 	line, column := p.c.unit.src.locate(p.node, p.offset+min(at, len(p.source)))
 	p.c.unit.dec.problems = append(p.c.unit.dec.problems, p.c.unit.src.problem(line, column, code, p.path, message, hint))
 }
@@ -174,6 +179,12 @@ func (sc *scope) explain(message, source string) (code, text, hint string) {
 	if rest, ok := strings.CutPrefix(message, "Syntax error: "); ok {
 		rest, _, _ = strings.Cut(rest, " expecting ")
 		return "cel-syntax", "syntax error: " + rest, ""
+	}
+	switch {
+	case strings.Contains(message, "recursion"):
+		return "too-deep", "the expression is nested too deep", "an expression has 100 levels at most"
+	case strings.HasPrefix(message, "expression code point size exceeds limit"):
+		return "too-large", fmt.Sprintf("the expression is longer than %d characters", maxExpression), "split it up"
 	}
 	if strings.HasPrefix(message, "invalid matches argument") {
 		return "bad-pattern", "this is not a regular expression", "patterns are written in RE2 syntax"

@@ -13,9 +13,6 @@ import (
 	"cel.dev/cel-go/common/types/traits"
 )
 
-// CostLimit is what one evaluation may cost at most, in CEL's cost units.
-const CostLimit = 1_000_000
-
 // program is a compiled expression. The expression is checked when the program
 // is made and planned when it is first evaluated or explained: most of what is
 // checked never runs.

@@ -65,6 +65,9 @@ func (s *shapes) fieldNames() []string {
 	return slices.Sorted(maps.Keys(all))
 }
 
+// inputsName is the type of the inputs of a workflow.
+const inputsName = "the inputs"
+
 // The objects that are the same in every scope.
 var (
 	runType      = cel.ObjectType("the run")
