@@ -41,7 +41,7 @@ spec:
         strategy: canary
         artifact: '${{ X }}!'
         with: {args: ['${{ X }}!'], env: {A: '${{ X }}!'}}
-        steps: [{weight: 5}, {analyze: 10m}]
+        steps: [{weight: 5}, {analyze: 10m}, {weight: 100}]
         analysis: [{name: m, query: {prometheus: q}, every: 1m, pass: 'X', fail: 'X'}]
       next: f
       onFail: f
