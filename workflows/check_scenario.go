@@ -250,8 +250,12 @@ func (k *check) act(w *Workflow, at string, p *PersonAct) {
 }
 
 // approvalState checks that people are asked in a state: it is an approval, or
-// enters an environment, which may ask by itself.
+// enters an environment, which may ask by itself. Behind the path of a child
+// run stands a state of its workflow.
 func (k *check) approvalState(w *Workflow, at, name string) {
+	for child, rest := k.childAt(w, name); child != nil; child, rest = k.childAt(w, name) {
+		w, name = child, rest
+	}
 	var approvals []string
 	for _, s := range w.Ordered() {
 		if s.Approval != nil || k.enters(s) {
@@ -261,6 +265,32 @@ func (k *check) approvalState(w *Workflow, at, name string) {
 	if !slices.Contains(approvals, name) {
 		k.value(at, "unknown-approval", meant(name, approvals), "there is no approval %s", name)
 	}
+}
+
+// childAt finds the workflow of the child run that a path leads into, and the
+// rest of the path; nil when it leads into none.
+func (k *check) childAt(w *Workflow, path string) (*Workflow, string) {
+	name, rest, inner := strings.Cut(path, ".")
+	s := w.Spec.States[name]
+	if s == nil || !inner {
+		return nil, ""
+	}
+	b := &s.Body
+	switch s.Kind() {
+	case "parallel":
+		branch, more, _ := strings.Cut(rest, ".")
+		if s.Parallel[branch] == nil {
+			return nil, ""
+		}
+		b, rest = &s.Parallel[branch].Body, more
+	case "forEach":
+		_, more, _ := strings.Cut(rest, ".")
+		b, rest = s.ForEach.Do, more
+	}
+	if b == nil || b.Workflow == nil || rest == "" {
+		return nil, ""
+	}
+	return k.c.Workflows[b.Workflow.Name], rest
 }
 
 // enters reports whether a state works on an environment.

@@ -3,6 +3,7 @@ package scenario
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,6 +74,10 @@ func (w *world) situation(name string, s *workflows.Situation) {
 		})
 	}
 	for i, h := range s.Held {
+		if h.From == 0 {
+			w.hold(a, i, h)
+			continue
+		}
 		w.at(h.From.D(), byPerson, func() { w.hold(a, i, h) })
 	}
 }
@@ -167,7 +172,7 @@ func (w *world) input(i int, p *workflows.PersonAct) (*actor, record.Input, stri
 func (w *world) runAt(path string) (*actor, string) {
 	best := w.actor(record.Run, runID)
 	for _, a := range w.actors {
-		if a.typ == record.Run && a.run() != nil && len(a.path) > len(best.path) && strings.HasPrefix(path, a.path) {
+		if a.typ == record.Run && a.run() != nil && len(a.path) >= len(best.path) && strings.HasPrefix(path, a.path) {
 			best = a
 		}
 	}
@@ -205,17 +210,10 @@ func (w *world) arrive(i int, e *workflows.EventAct) {
 		return
 	}
 	w.note("", "event %s arrives", e.Type)
-	in := record.Input{ID: ev.ID, Kind: record.InEvent, By: "event:" + ev.Source, Event: raw, Listening: w.listening(e.Type)}
-	w.give(w.actor(record.Event, ev.ID), in)
-}
-
-// listening gives the runs that go on: each knows itself what it listens for.
-func (w *world) listening(string) []string {
-	var ids []string
-	for _, a := range w.actors {
-		if s := a.run(); s != nil && !s.Done() {
-			ids = append(ids, a.id)
+	cause := events.Cause{ID: ev.ID, Source: ev.Source, Type: ev.Type}
+	for _, a := range slices.Clone(w.actors) {
+		if s := a.run(); s != nil && slices.ContainsFunc(s.Listens(), func(typ string) bool { return workflows.Match(typ, ev.Type) }) {
+			w.give(a, record.Input{ID: ev.ID, Kind: record.InSignal, By: "event:" + ev.Source, Signal: &record.Signal{Cause: cause, Event: raw}})
 		}
 	}
-	return ids
 }

@@ -24,17 +24,25 @@ type seen struct {
 
 func newSeen() seen { return seen{states: map[string]bool{}, arms: map[string]bool{}} }
 
-// add notes what a step came through.
-func (s *seen) add(d run.Definitions, t *run.Transition) {
+// add notes what a step of a run came through; prev is its state before.
+func (s *seen) add(d run.Definitions, prev *run.State, t *run.Transition) {
 	name := d.Workflow.Metadata.Name
+	leaving := prev != nil && prev.Leaving != nil // the way was decided before
 	for _, e := range t.Events {
+		at := name + "/" + e.Data.State + "/"
+		st := d.Workflow.Spec.States[e.Data.State]
 		switch e.Type {
 		case events.StateEntered:
 			s.states[name+"/"+e.Data.State] = true
-		case events.StateLeft:
-			if key := armTaken(d.Workflow.Spec.States[e.Data.State], e.Data, t.Decisions); key != "" {
-				s.arms[name+"/"+e.Data.State+"/"+key] = true
+		case events.RunHeard:
+			if key := eventArm(st, e.Data, t.Decisions); key != "" {
+				s.arms[at+key], leaving = true, true
 			}
+		case events.StateLeft:
+			if key := armTaken(st, e.Data, t.Decisions); key != "" && !leaving {
+				s.arms[at+key] = true
+			}
+			leaving = false
 		}
 	}
 	s.decisions = append(s.decisions, t.Decisions...)
@@ -46,14 +54,22 @@ func armTaken(st *workflows.State, left events.Happening, decisions []record.Dec
 	if st == nil || left.To == "" {
 		return ""
 	}
-	for i, arm := range st.Events {
-		if arm.To == left.To && left.Cause != nil && workflows.Match(arm.Event, left.Cause.Type) && (arm.When == nil || held(decisions, st.Name, eventKey(i))) {
-			return eventKey(i)
-		}
-	}
 	for i, arm := range st.Arms() {
 		if arm.To == left.To && arm.Takes(left.Outcome) && (arm.When == nil || held(decisions, st.Name, armKey(arm, i))) {
 			return armKey(arm, i)
+		}
+	}
+	return ""
+}
+
+// eventArm names the arm that an event has taken, "" for none.
+func eventArm(st *workflows.State, heard events.Happening, decisions []record.Decision) string {
+	if st == nil || heard.To == "" || heard.Cause == nil {
+		return ""
+	}
+	for i, arm := range st.Events {
+		if arm.To == heard.To && workflows.Match(arm.Event, heard.Cause.Type) && (arm.When == nil || held(decisions, st.Name, eventKey(i))) {
+			return eventKey(i)
 		}
 	}
 	return ""

@@ -46,9 +46,9 @@
 //     is stopped or runs out of time has been undone, as workers promise.
 //   - Notifications are delivered.
 //
-// The first report of a worker carries facts.authors, if they are given: until
-// then, or without them, nobody knows who wrote the change. A name that is no
-// user's is one nevertheless.
+// The first report of a worker to a run carries facts.authors and
+// facts.attestations, if they are given: until then, or without them, nobody
+// knows who wrote the change. A name that is no user's is one nevertheless.
 //
 // # People and events
 //

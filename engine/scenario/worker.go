@@ -101,25 +101,37 @@ func stopped(task *events.Task, outcome, code, message string) events.Result {
 	return r
 }
 
-// report reports the end of an attempt, with the authors if nobody has said
-// yet who they are.
+// report reports the end of an attempt; the first one of a run tells what the
+// scenario says of the change.
 func (w *world) report(t *attempt, r events.Result) {
 	if w.attempts[t.task.ID] != t {
 		return
 	}
 	delete(w.attempts, t.task.ID)
-	if authors := w.spec.Facts.Authors; authors != nil && !w.told && !notice(t.run, t.task) {
-		w.told = t.run == w.main()
-		list := []any{}
-		for _, name := range authors {
-			list = append(list, name)
-		}
-		if r.Facts == nil {
-			r.Facts = map[string]any{}
-		}
-		r.Facts["authors"] = list
+	if !w.told[t.run] && !notice(t.run, t.task) {
+		w.told[t.run] = true
+		r.Facts = w.facts(r.Facts)
 	}
 	w.give(t.run, attemptInput(record.InAttemptFinish, t.task.ID, &r))
+}
+
+// facts adds what the scenario says of the change to what a worker has found.
+func (w *world) facts(found map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range found {
+		out[k] = v
+	}
+	if authors := w.spec.Facts.Authors; authors != nil {
+		out["authors"] = workflows.Normal(append([]string{}, authors...))
+	}
+	if list := w.spec.Facts.Attestations; list != nil {
+		attested := []any{}
+		for _, a := range list {
+			attested = append(attested, workflows.Normal(a))
+		}
+		out["attestations"] = attested
+	}
+	return out
 }
 
 // lost tells that the worker of an attempt has not been heard of for too long.

@@ -36,7 +36,7 @@ type world struct {
 
 	answers  map[string]int // by path: how many were used
 	attempts map[string]*attempt
-	told     bool // the authors
+	told     map[*actor]bool // runs that know what the scenario says of the change
 
 	failures []Failure
 	story    []Moment
@@ -73,7 +73,7 @@ const (
 
 func newWorld(c *workflows.Catalog, s *workflows.Scenario) *world {
 	w := &world{doc: s, spec: &s.Spec, byName: map[[2]string]*actor{}, answers: map[string]int{}, attempts: map[string]*attempt{},
-		notified: map[string]int{}, seen: newSeen()}
+		told: map[*actor]bool{}, notified: map[string]int{}, seen: newSeen()}
 	w.cat = withAuthors(c, s.Spec.Facts.Authors)
 	w.start = firstMonday.UnixMilli()
 	if at, err := time.Parse(time.RFC3339, s.Spec.Start); err == nil {
@@ -215,13 +215,6 @@ func (w *world) step(a *actor, in record.Input) record.Answer {
 			state = t.State
 		}
 		emitted, answer = t.Events, t.Answer
-	case record.Event:
-		prev, _ := a.state.(*env.Event)
-		t := env.StepEvent(w.cat, prev, a.v+1, in, w.now)
-		if t.Record {
-			state = t.State
-		}
-		emitted, answer = t.Events, t.Answer
 	default:
 		return record.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: "there is no " + a.typ + " in a scenario"}
 	}
@@ -247,12 +240,13 @@ func (w *world) stepRun(a *actor, in record.Input) record.Answer {
 			a.path = w.actor(record.Run, p.Run).path + p.Path + "."
 		}
 	}
-	t := run.Step(a.defs, a.run(), a.v+1, in, w.now)
+	prev := a.run()
+	t := run.Step(a.defs, prev, a.v+1, in, w.now)
 	if !t.Record {
 		return t.Answer
 	}
 	a.state, a.v, a.deaf = t.State, a.v+1, 0
-	w.seen.add(a.defs, &t)
+	w.seen.add(a.defs, prev, &t)
 	w.tell(a.path, t.Events)
 	for _, task := range t.Tasks {
 		w.idle = 0
@@ -271,8 +265,6 @@ func (w *world) deliver() bool {
 		case *run.State:
 			out = s.Outbox
 		case *env.Environment:
-			out = s.Outbox
-		case *env.Event:
 			out = s.Outbox
 		}
 		if len(out) == 0 {
