@@ -82,7 +82,8 @@ func tell(b *strings.Builder, r *scenario.Result) {
 	}
 	fmt.Fprintf(b, "%s: %s after %v\n", r.Scenario.Metadata.Name, end, r.Took)
 	for _, f := range r.Failures {
-		fmt.Fprintf(b, "  not as expected: %s: %s", f.Pos, f.Text)
+		text, _, _ := strings.Cut(f.Text, "accepted:")
+		fmt.Fprintf(b, "  not as expected: %s: %s", f.Pos, text)
 		if f.Want != nil || f.Got != nil {
 			fmt.Fprintf(b, ": want %q, got %q", f.Want, f.Got)
 		}
@@ -96,20 +97,20 @@ func tell(b *strings.Builder, r *scenario.Result) {
 		fmt.Fprintf(b, " %s\n", told(m))
 	}
 	for _, w := range r.Waiting {
-		fmt.Fprintf(b, "  waits: %s: %s\n", w.State, w.Summary)
+		fmt.Fprintf(b, "  waits: %s: %s\n", w.State, w.What)
 	}
 }
 
-// told is a moment in a line.
+// told is a moment in a line: what happened, not the words of the core for it,
+// which its own transcripts hold.
 func told(m scenario.Moment) string {
 	if m.Text != "" {
 		return m.Text
 	}
 	h, s := m.Event.Data, events.ShortType(m.Event.Type)
-	for _, part := range []string{h.State, h.Environment, h.RequestedBy, h.By, h.Decision, h.Outcome, strings.Join(h.Authors, ","), h.Reason,
-		strings.Join(h.Reasons, "; "), strings.Join(h.Missing, "; ")} {
+	for _, part := range []string{h.State, h.Environment, h.RequestedBy, h.By, h.Decision, h.Outcome, strings.Join(h.Authors, ",")} {
 		if part != "" {
-			s += " " + strings.ReplaceAll(part, "\n", " / ")
+			s += " " + part
 		}
 	}
 	if h.Attempt > 1 {
@@ -119,7 +120,7 @@ func told(m scenario.Moment) string {
 		s += " → " + h.To
 	}
 	if h.Error != nil {
-		s += fmt.Sprintf(" [%s: %s]", h.Error.Code, h.Error.Message)
+		s += fmt.Sprintf(" [%s]", h.Error.Code)
 	}
 	return s
 }
