@@ -187,16 +187,27 @@ func (x *step) partEnded(t *Task, outputs record.Values) {
 func (x *step) undoEnded(t *Task) {
 	var fault *events.TaskError
 	e := x.effectUndoneBy(t)
+	owner := x.rolloutOf(e)
 	if t.Outcome == events.Succeeded {
 		x.takenBack(e)
 	} else {
 		fault = x.stuck(t, e)
 	}
-	if owner := x.s.taskAt(t.Of); owner != nil && owner.Status == taskUndoing {
+	if owner != nil {
 		x.rollUndone(owner, fault)
 	} else if x.s.Undoing != nil && fault != nil {
 		x.s.Undoing.Error = fault
 	}
+}
+
+// rolloutOf finds the deployment in steps that has an effect undone.
+func (x *step) rolloutOf(e *Effect) *Task {
+	for _, t := range x.s.Tasks {
+		if t.Status == taskUndoing && x.effectOf(t) == e {
+			return t
+		}
+	}
+	return nil
 }
 
 // stuck notes an undo that failed. The environment stays locked, if it is ours
@@ -226,6 +237,7 @@ func (x *step) takenBack(e *Effect) {
 	}
 	x.forgetEffect(e)
 	if e.Deploys {
+		delete(x.s.Proofs, proofKey(e.Env, e.Artifact))
 		x.putBack(e)
 	} else if strings.HasPrefix(x.s.Kept[e.Env], e.Path+" ") {
 		delete(x.s.Kept, e.Env)

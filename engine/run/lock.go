@@ -146,4 +146,5 @@ func (x *step) freed(g *record.Granted) {
 	delete(x.s.Kept, g.Environment)
 	delete(x.s.Put, g.Environment)
 	delete(x.s.There, g.Environment)
+	x.stopFreed(g.Environment)
 }

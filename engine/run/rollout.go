@@ -116,6 +116,8 @@ func (x *step) rollOn() {
 	for _, t := range x.s.Tasks {
 		switch {
 		case t.Roll == nil:
+		case (t.Status == taskBetween || t.Status == taskPausing || t.Status == taskAnalyzing) && x.windowUndoes(t):
+			x.undoRoll(t, events.Failed, x.windowEnded(t))
 		case t.Status == taskBetween:
 			x.roll(t)
 		case t.Status == taskAnalyzing && x.s.Paused != nil && t.Roll.Stopped == 0:
@@ -137,6 +139,17 @@ func (x *step) standsStill(t *Task) string {
 	return ""
 }
 
+// windowUndoes reports whether the window of the environment has ended, and
+// what is in progress there is to be undone.
+func (x *step) windowUndoes(t *Task) bool {
+	d := x.s.Doors[t.Env]
+	return d != nil && !d.Open && d.AtEnd == "undo" && x.s.Grants[t.Env] > 0
+}
+
+func (x *step) windowEnded(t *Task) *events.TaskError {
+	return &events.TaskError{Code: "window_ended", Message: fmt.Sprintf("environment %s undoes what is in progress: %s", t.Env, x.s.Doors[t.Env].Reason)}
+}
+
 // roll begins the present step of a deployment, or ends it behind the last one.
 func (x *step) roll(t *Task) {
 	steps := x.steps(t)
@@ -148,12 +161,15 @@ func (x *step) roll(t *Task) {
 		t.Status = taskBetween
 		return
 	}
+	if x.windowUndoes(t) {
+		x.undoRoll(t, events.Failed, x.windowEnded(t))
+		return
+	}
 	e := x.effectOf(t)
 	s := steps[t.Roll.Step]
 	if x.s.Grants[t.Env] == 0 {
 		if e != nil {
-			x.end(t, events.Inconclusive, nil, &events.TaskError{Code: "lock_taken",
-				Message: fmt.Sprintf("a person freed environment %s in the middle of the deployment", t.Env)})
+			x.lockTaken(t)
 			return
 		}
 		x.enterEnvironment(t)
@@ -174,6 +190,24 @@ func (x *step) roll(t *Task) {
 		t.Attempt, t.Lost, t.Asked = 1, "", 0
 		x.queue(t)
 	}
+}
+
+// stopFreed ends the deployments in steps that were in an environment which a
+// person has freed.
+func (x *step) stopFreed(env string) {
+	for _, t := range x.s.Tasks {
+		if t.Env == env && (t.Status == taskBetween || t.Status == taskPausing || t.Status == taskAnalyzing) {
+			x.lockTaken(t)
+		}
+	}
+}
+
+// lockTaken ends a deployment in the middle: nobody knows what is done there
+// from now on.
+func (x *step) lockTaken(t *Task) {
+	x.stopSamples(t)
+	x.end(t, events.Inconclusive, nil, &events.TaskError{Code: "lock_taken",
+		Message: fmt.Sprintf("a person freed environment %s in the middle of the deployment", t.Env)})
 }
 
 // stepDone goes on behind the present step.

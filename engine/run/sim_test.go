@@ -44,6 +44,7 @@ type sim struct {
 	held   map[string]string
 	people map[string]*question // the open approval of each run, as an outsider keeps count
 	ended  map[string]bool      // a cancel was acknowledged
+	begun  map[string]bool      // by run and path: what a worker has begun that was not undone
 	seq    int
 }
 
@@ -62,8 +63,8 @@ type question struct {
 
 func newSim(t *rapid.T, cats []*workflows.Catalog) *sim {
 	s := &sim{t: t, cats: cats, cat: cats[0], clock: epoch, places: map[string]*place{}, held: map[string]string{},
-		people: map[string]*question{}, ended: map[string]bool{}}
-	for i, wf := range rapid.SliceOfN(rapid.SampledFrom([]string{"road", "cross", "council"}), 1, 3).Draw(t, "workflows") {
+		people: map[string]*question{}, ended: map[string]bool{}, begun: map[string]bool{}}
+	for i, wf := range rapid.SliceOfN(rapid.SampledFrom([]string{"road", "cross", "council", "slow", "slow"}), 1, 3).Draw(t, "workflows") {
 		w := newWorld(t, cats[0], wf)
 		for _, c := range cats {
 			w.cats[c.Digest] = c
@@ -243,6 +244,10 @@ func (s *sim) finish(w *world) {
 	if rapid.IntRange(0, 2).Draw(s.t, "authors") == 0 {
 		r.Facts["authors"] = []any{"ana@acme.example"}
 	}
+	r.Outputs["value"] = rapid.SampledFrom([]float64{0.5, 0.5, 0.5, 1.5, 2.5}).Draw(s.t, "value")
+	if rapid.Bool().Draw(s.t, "baseline") {
+		r.Outputs["baseline"] = 1
+	}
 	if r.Error != nil {
 		r.Error.Code = rapid.SampledFrom([]string{"broken", "again"}).Draw(s.t, "code")
 		r.Error.Retryable = rapid.Bool().Draw(s.t, "retryable")
@@ -257,7 +262,7 @@ func (s *sim) finish(w *world) {
 func result(outcome string) events.Result {
 	r := events.Result{Outcome: outcome, Facts: map[string]any{}, Outputs: map[string]any{"digest": "sha256:aa", "size": 50, "ratio": 0.25, "names": []any{"x"},
 		"more": map[string]any{"go": "home", "big": 1 << 60, "$time": "2026-01-01T00:00:00Z"}, "version": 3, "where": "here",
-		"url": "http://x", "artifact": "c1", "previous": "", "instances": 2, "durationMs": 1}}
+		"value": 0.5, "baseline": 1, "url": "http://x", "artifact": "c1", "previous": "", "instances": 2, "durationMs": 1}}
 	if outcome != events.Succeeded {
 		r.Error = &events.TaskError{Code: "broken", Message: "it broke"}
 	}
@@ -314,6 +319,7 @@ func (s *sim) check(w *world, in record.Input, tr run.Transition) {
 	if in.Kind == record.InCancel && tr.Answer.Status == events.StatusApplied {
 		s.ended[w.id] = true
 	}
+	s.watchEffects(w, in, tr)
 	for _, e := range tr.Events {
 		s.listen(w, e)
 	}
@@ -322,6 +328,43 @@ func (s *sim) check(w *world, in record.Input, tr run.Transition) {
 			s.t.Fatalf("%s was published without a grant of %s", task.State, task.Environment.Name)
 		}
 	}
+}
+
+// watchEffects keeps count of what was begun and undone as an outsider would:
+// nothing is undone that was not begun, and nothing twice.
+func (s *sim) watchEffects(w *world, in record.Input, tr run.Transition) {
+	if in.Kind == record.InAttemptStart && tr.Answer.Status == events.StatusApplied {
+		i := slices.IndexFunc(w.published, func(task *events.Task) bool { return task.ID == in.Attempt.Task })
+		if task := w.published[i]; task.Mode == "" && !strings.HasPrefix(task.State, "undo.") {
+			s.begun[w.id+" "+task.State] = true
+		}
+	}
+	for _, e := range tr.Events {
+		key := w.id + " " + e.Data.State
+		switch e.Type {
+		case events.EnvironmentReleased:
+			if s.unfinished(w, e.Data.Environment) {
+				s.t.Fatalf("%s gave %s back with a deployment part of the way", w.id, e.Data.Environment)
+			}
+		case events.EffectUndone:
+			if !s.begun[key] {
+				s.t.Fatalf("%s was undone, and had not been begun or was undone before", key)
+			}
+			delete(s.begun, key)
+		}
+	}
+	for _, task := range tr.Tasks {
+		if of, undoes := strings.CutPrefix(task.State, "undo."); undoes && !s.begun[w.id+" "+of] {
+			s.t.Fatalf("%s is to be undone, and had not been begun or was undone before", of)
+		}
+	}
+}
+
+// unfinished reports whether a run has a deployment part of the way in an environment.
+func (s *sim) unfinished(w *world, env string) bool {
+	return slices.ContainsFunc(w.last.State.Effects, func(e *run.Effect) bool {
+		return e.Deploys && e.Env == env && e.Status == "begun" && e.Weight > 0 && e.Weight < 100 && e.Grant > 0 && !s.place(env).freed[e.Grant]
+	})
 }
 
 // listen keeps count of approvals as an outsider would, from who said what,
@@ -414,6 +457,30 @@ func (s *sim) look() {
 				s.t.Fatalf("environment %s belongs to %s and %s", name, other, w.id)
 			}
 			owner[name] = w.id
+		}
+	}
+	s.lookAtDeployments()
+}
+
+// lookAtDeployments checks that nothing is deployed twice at a time, and that
+// a deployment part of the way keeps its environment.
+func (s *sim) lookAtDeployments() {
+	at := map[string]string{}
+	for _, w := range s.worlds {
+		for _, task := range w.state.Tasks {
+			if task.Kind != "deploy" || task.Status != "running" && task.Status != "cancelling" || s.place(task.Env).freed[w.state.Grants[task.Env]] || w.state.Grants[task.Env] == 0 {
+				continue
+			}
+			if other := at[task.Env]; other != "" {
+				s.t.Fatalf("%s and %s of %s deploy to %s at a time", other, task.Path, w.id, task.Env)
+			}
+			at[task.Env] = task.Path
+		}
+		for _, e := range w.state.Effects {
+			p := s.place(e.Env)
+			if e.Deploys && e.Weight > 0 && e.Weight < 100 && e.Status == "begun" && e.Grant > 0 && !p.freed[e.Grant] && (p.state.Holder == nil || p.state.Holder.Run != w.id) {
+				s.t.Fatalf("%s is part of the way to %s, which is held by %+v", e.Path, e.Env, p.state.Holder)
+			}
 		}
 	}
 }
