@@ -76,6 +76,9 @@ type Options struct {
 	Workflows []string
 	// WorkflowsPoll is how often Git repositories are asked for something new; 1m.
 	WorkflowsPoll time.Duration
+	// WebhookSecret signs webhooks of Git servers, upon which these repositories
+	// are asked at once. Without one no such webhook is taken.
+	WebhookSecret string
 	// Heartbeat and HeartbeatTimeout say how often workers report, and when
 	// one that does not is lost.
 	Heartbeat, HeartbeatTimeout time.Duration
@@ -122,6 +125,12 @@ func New(o Options) (*Engine, error) {
 	o.HeartbeatTimeout = cmp.Or(o.HeartbeatTimeout, run.HeartbeatTimeout)
 	if o.HeartbeatTimeout < 2*o.Heartbeat {
 		return nil, fmt.Errorf("engine: the heartbeat timeout %v must be at least twice the heartbeat %v", o.HeartbeatTimeout, o.Heartbeat)
+	}
+	if o.WorkflowsPoll = cmp.Or(o.WorkflowsPoll, time.Minute); o.WorkflowsPoll < time.Second {
+		return nil, fmt.Errorf("engine: repositories of definitions cannot be asked every %v, but every second at most", o.WorkflowsPoll)
+	}
+	if _, err := sources.New(sources.Options{Places: o.Workflows}); err != nil {
+		return nil, err
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -358,7 +367,7 @@ func (e *Engine) clean(ctx context.Context) {
 
 func (e *Engine) serveHTTP(ctx context.Context) error {
 	srv := &http.Server{Handler: api.New(api.Options{Service: e.svc, Authenticate: e.broker.AuthenticateToken,
-		Stats: e.stats, Version: e.o.Version, Log: e.o.Log}), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+		Stats: e.stats, PushSecret: e.o.WebhookSecret, Pushed: e.sources.Poke, Version: e.o.Version, Log: e.o.Log}), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	go func() {
 		<-ctx.Done()
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -406,7 +415,7 @@ func (e *Engine) close() {
 func (e *Engine) stats() api.Stats {
 	s := api.Stats{Applied: e.owner.Applied()}
 	s.Runs, s.Waiting = e.index.Counts()
-	s.Workers = e.svc.Workers()
+	s.Workers, s.Sources = e.svc.Workers(), e.sources.Status()
 	select {
 	case <-e.owner.Fatal():
 		s.Ready = e.owner.Cause()

@@ -21,6 +21,7 @@ import (
 func (a *app) serverCommand() *cobra.Command {
 	o := engine.Options{}
 	var debug, forget bool
+	var secret string
 	cmd := &cobra.Command{
 		Use:   "server",
 		Short: "Run the engine, with NATS in the same process or apart",
@@ -30,8 +31,13 @@ writes an administrator's credential (admin.json, mode 0600), which the other
 commands find, and one for workers on this host (worker.json).
 
 Folders named with --workflows are put in force and watched: a file that is
-saved counts a second later, a bad one is reported and changes nothing.`,
+saved counts a second later, a bad one is reported and changes nothing, and
+what was in a file that is gone is removed. A Git repository can be named
+instead, as git+https://HOST/REPOSITORY#BRANCH:PATH (or git+ssh://, git+file://):
+it is asked for something new every minute, or at once when its server sends a
+webhook to /v1/webhooks/git. git and ssh log in as they do for the server's user.`,
 		Example: `  penstock server --data ./data --workflows ./penstock
+  penstock server --workflows git+ssh://git@git.acme.example/release.git#main:penstock
   penstock server --listen 0.0.0.0:4222 --nats-url nats://ci.acme.example:4222   for workers on other hosts
   penstock server --nats deployments/external.json            on a NATS cluster of your own`,
 		Args: args(),
@@ -41,11 +47,16 @@ saved counts a second later, a bad one is reported and changes nothing.`,
 				return err
 			}
 			o.Dir, o.Log = dir, logger(a.stderr, debug)
+			if o.WebhookSecret, err = readSecret(secret); err != nil {
+				return err
+			}
 			return a.serve(cmd.Context(), o, !forget)
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&o.Workflows, "workflows", nil, "folder of definitions `DIR`, put in force and watched; may be given again")
+	f.StringArrayVar(&o.Workflows, "workflows", nil, "folder of definitions `DIR`, or git+URL#BRANCH:PATH of a repository, put in force and watched; may be given again")
+	f.DurationVar(&o.WorkflowsPoll, "workflows-poll", 0, "how often repositories of definitions are asked for something new (default 1m)")
+	f.StringVar(&secret, "webhook-secret", "", "`FILE` with the secret of the webhook that Git servers send when something was pushed")
 	f.StringVar(&o.Listen, "listen", "", "`ADDRESS` of the embedded NATS server (default 127.0.0.1:4222; port 0 takes a free one)")
 	f.StringVar(&o.HTTP, "http", "", "`ADDRESS` of the HTTP API (default "+engine.DefaultHTTP+"; port 0 takes a free one, none for nowhere)")
 	f.StringVar(&o.NATS, "nats-url", "", "`URL` by which others reach the NATS server, where it is not --listen: on another host, behind a proxy")
@@ -59,6 +70,26 @@ saved counts a second later, a bad one is reported and changes nothing.`,
 	f.BoolVar(&debug, "debug", false, "log more")
 	f.BoolVar(&forget, "no-remember", false, "do not make this the server that other commands find by themselves")
 	return cmd
+}
+
+// shortestSecret is how many characters a secret has at least.
+const shortestSecret = 16
+
+// readSecret reads a secret from a file; none when no file is named.
+func readSecret(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	p, err := os.ReadFile(file)
+	if err != nil {
+		return "", usagef("--webhook-secret: %v", err)
+	}
+	secret := strings.TrimSpace(string(p))
+	if len(secret) < shortestSecret {
+		return "", usagef("--webhook-secret: the secret in %s has %d characters; it needs %d at least", file, len(secret), shortestSecret).
+			withHint("openssl rand -hex 32 > %s", file)
+	}
+	return secret, nil
 }
 
 // serverDir is the data directory: --data, $PENSTOCK_DATA, or the user's own.

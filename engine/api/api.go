@@ -33,6 +33,7 @@ type Stats struct {
 	Runs    int
 	Waiting int
 	Workers []events.WorkerInfo
+	Sources []events.DefinitionSource
 }
 
 // Options configure the API.
@@ -40,8 +41,13 @@ type Options struct {
 	Service      Service
 	Authenticate func(token string) (events.Principal, bool)
 	Stats        func() Stats
-	Version      string
-	Log          *slog.Logger
+	// PushSecret signs the webhooks of Git servers, upon which Pushed makes
+	// repositories of definitions be looked at and says how many. Without one
+	// no such webhook is taken.
+	PushSecret string
+	Pushed     func() int
+	Version    string
+	Log        *slog.Logger
 }
 
 // New gives the handler of the whole API.
@@ -75,6 +81,7 @@ func (s *server) handler() http.Handler {
 	s.operations()
 	s.mux.HandleFunc("GET /v1/events", s.stream)
 	s.mux.HandleFunc("POST /v1/events", s.webhook)
+	s.mux.HandleFunc(gitRoute, s.gitHook)
 	s.mux.HandleFunc("GET /openapi.json", s.describe)
 	s.mux.HandleFunc("GET /livez", s.live)
 	s.mux.HandleFunc("GET /readyz", s.ready)

@@ -20,8 +20,9 @@ import (
 	"github.com/penstock-cd/penstock/events/bus"
 )
 
-// public are the routes that take no token.
-var public = []string{"GET /livez", "GET /readyz", "GET /openapi.json"}
+// public are the routes that take no token. That of Git servers takes a
+// signature.
+var public = []string{"GET /livez", "GET /readyz", "GET /openapi.json", gitRoute}
 
 // allowed are the kinds of principals that a route takes, where these are
 // others than people. What a person may do is the service's decision.

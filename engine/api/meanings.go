@@ -18,6 +18,7 @@ var typeMeanings = map[string]string{
 	"ErrorDetail":      "One thing that is wrong with a request.",
 	"Origin":           "Where a definition came from.",
 	"HoldView":         "A hold that keeps everything out of an environment.",
+	"Looked":           "What came of a webhook of a Git server.",
 	"Outcome":          "What came of a command.",
 	"Output":           "A piece of the output of a run.",
 	"OutputChunk":      "Output that a task wrote at once.",

@@ -58,16 +58,18 @@ func (m *metrics) handler() http.Handler {
 type engineNumbers struct{ stats func() Stats }
 
 var (
-	descReady   = prometheus.NewDesc("penstock_ready", "1 when the engine does its work.", nil, nil)
-	descRecords = prometheus.NewDesc("penstock_records_total", "Records that this process has stored.", nil, nil)
-	descRuns    = prometheus.NewDesc("penstock_runs", "Runs that the engine knows, ended ones included.", nil, nil)
-	descWaiting = prometheus.NewDesc("penstock_runs_waiting", "Runs that wait for people.", nil, nil)
-	descWorkers = prometheus.NewDesc("penstock_workers", "Live workers, by kind of task that they serve.", []string{"kind"}, nil)
+	descReady     = prometheus.NewDesc("penstock_ready", "1 when the engine does its work.", nil, nil)
+	descRecords   = prometheus.NewDesc("penstock_records_total", "Records that this process has stored.", nil, nil)
+	descRuns      = prometheus.NewDesc("penstock_runs", "Runs that the engine knows, ended ones included.", nil, nil)
+	descWaiting   = prometheus.NewDesc("penstock_runs_waiting", "Runs that wait for people.", nil, nil)
+	descSourceOK  = prometheus.NewDesc("penstock_definition_source_reachable", "1 when the source of definitions can be read.", []string{"source"}, nil)
+	descSourceBad = prometheus.NewDesc("penstock_definition_source_problems", "Problems that keep something of the source of definitions out of force.", []string{"source"}, nil)
+	descWorkers   = prometheus.NewDesc("penstock_workers", "Live workers, by kind of task that they serve.", []string{"kind"}, nil)
 )
 
 // Describe is of prometheus.Collector.
 func (engineNumbers) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descReady, descRecords, descRuns, descWaiting, descWorkers} {
+	for _, d := range []*prometheus.Desc{descReady, descRecords, descRuns, descWaiting, descWorkers, descSourceOK, descSourceBad} {
 		ch <- d
 	}
 }
@@ -86,6 +88,14 @@ func (n engineNumbers) Collect(ch chan<- prometheus.Metric) {
 	gauge(descRuns, st.Runs)
 	gauge(descWaiting, st.Waiting)
 	ch <- prometheus.MustNewConstMetric(descRecords, prometheus.CounterValue, float64(st.Applied))
+	for _, src := range st.Sources {
+		reachable := 1
+		if src.Error != "" {
+			reachable = 0
+		}
+		gauge(descSourceOK, reachable, src.Source)
+		gauge(descSourceBad, src.Problems, src.Source)
+	}
 	workers := map[string]int{}
 	for _, w := range st.Workers {
 		kinds := map[string]bool{} // one that says a kind twice is still one

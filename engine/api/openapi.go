@@ -254,7 +254,28 @@ func rawOperations(schemas huma.Registry) []*huma.Operation {
 	publish.Responses["202"] = &huma.Response{Description: "Stored.", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: schemas.Schema(reflect.TypeFor[accepted](), true, "Accepted")}}}
 	delete(publish.Responses, "415")
-	return slices.Concat([]*huma.Operation{&follow, &publish}, probeOperations(ops))
+	return slices.Concat([]*huma.Operation{&follow, &publish, pushOperation(schemas)}, probeOperations(ops))
+}
+
+// pushOperation describes the webhook of Git servers.
+func pushOperation(schemas huma.Registry) *huma.Operation {
+	ops := operations{schemas, tagDefinitions}
+	push := ops.new("git-pushed", gitRoute, "Something was pushed",
+		"The webhook of a Git server: makes repositories of definitions be looked at at once. It takes no token but the signature of GitHub, Gitea, Forgejo or Bitbucket (HMAC-SHA256 of the body), or the token of GitLab, with the secret of --webhook-secret. What the body says does not matter.", 202, 404)
+	push.Security = []map[string][]string{{}}
+	push.Parameters = []*huma.Param{
+		{Name: "X-Hub-Signature-256", In: "header", Description: "sha256= and the HMAC-SHA256 of the body in hexadecimal digits.", Schema: &huma.Schema{Type: "string"}, Example: "sha256=2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"},
+		{Name: "X-Gitlab-Token", In: "header", Description: "The secret itself, as GitLab sends it.", Schema: &huma.Schema{Type: "string"}, Example: "a secret of 16 characters or more"},
+	}
+	push.RequestBody = &huma.RequestBody{Required: true, Description: "At most 4 MiB.", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: &huma.Schema{Description: "Anything."}, Example: map[string]any{"ref": "refs/heads/main"}}}}
+	push.Responses["202"] = &huma.Response{Description: "The repositories are being looked at.", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: schemas.Schema(reflect.TypeFor[looked](), true, "Looked"), Example: looked{1}}}}
+	for _, status := range []string{"403", "415", "422", "503"} {
+		delete(push.Responses, status)
+	}
+	push.Responses["403"] = ops.failure(403) // a page of another origin
+	return &push
 }
 
 func probeOperations(ops operations) []*huma.Operation {

@@ -28,7 +28,9 @@ type folder struct {
 
 func (f *folder) every() time.Duration { return folderEvery }
 
-func (f *folder) look(_ context.Context, settle bool) (*held, error) {
+func (f *folder) near() bool { return true }
+
+func (f *folder) look(_ context.Context, first bool) (*held, error) {
 	files, err := parse.Dir(f.path)
 	if err != nil {
 		f.seen = ""
@@ -41,7 +43,7 @@ func (f *folder) look(_ context.Context, settle bool) (*held, error) {
 	print := digestOf(parts)
 	if print != f.seen {
 		f.seen, f.since = print, time.Now()
-		if settle {
+		if !first {
 			return nil, nil
 		}
 	}
@@ -50,5 +52,5 @@ func (f *folder) look(_ context.Context, settle bool) (*held, error) {
 		return nil, nil
 	}
 	f.given, f.removed = print, whole
-	return &held{print: print, files: files, whole: whole}, nil
+	return &held{files: files, whole: whole}, nil
 }

@@ -17,11 +17,13 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/definitions"
+	"github.com/penstock-cd/penstock/engine/internal/gitdefs"
 	"github.com/penstock-cd/penstock/engine/internal/service"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows"
@@ -61,7 +63,6 @@ type source struct {
 
 // held is what a place held at a moment.
 type held struct {
-	print          string // what is the same has the same one
 	files          []parse.File
 	problems       []workflows.Problem // with what could not be read at all
 	commit, author string
@@ -70,11 +71,13 @@ type held struct {
 
 // place is a folder or a branch.
 type place interface {
-	// look gives what is there now, nil where that is what it was before. With
-	// settle it waits until it is sure.
-	look(ctx context.Context, settle bool) (*held, error)
+	// look gives what is there now, nil where that is what it was before, or is
+	// not sure yet. The first look is always sure.
+	look(ctx context.Context, first bool) (*held, error)
 	// every is how long to wait between looks.
 	every() time.Duration
+	// near says that it is on this host: a start waits for it and fails without it.
+	near() bool
 }
 
 // New reads where definitions come from; it looks nowhere yet.
@@ -96,13 +99,38 @@ func New(o Options) (*Sources, error) {
 }
 
 func (s *Sources) newSource(text string) (*source, error) {
-	dir, err := filepath.Abs(text)
-	if err != nil {
-		return nil, fmt.Errorf("definitions in %s: %w", text, err)
+	src := &source{poke: make(chan struct{}, 1)}
+	if gitdefs.Is(text) {
+		address, err := gitdefs.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("definitions in %w", err)
+		}
+		src.name, src.place = address.String(), &branch{repository: gitdefs.Open(address, s.o.Cache), poll: s.o.Poll}
+	} else {
+		dir, err := filepath.Abs(text)
+		if err != nil {
+			return nil, fmt.Errorf("definitions in %s: %w", text, err)
+		}
+		src.name, src.place = "folder:"+dir, &folder{path: text}
 	}
-	src := &source{name: "folder:" + dir, place: &folder{path: text}, poke: make(chan struct{}, 1)}
 	src.status.Source = src.name
 	return src, nil
+}
+
+// Poke makes the sources that are Git repositories be looked at at once, and
+// gives how many these are.
+func (s *Sources) Poke() (n int) {
+	for _, src := range s.list {
+		if src.place.near() {
+			continue
+		}
+		n++
+		select {
+		case src.poke <- struct{}{}:
+		default: // it is about to be looked at
+		}
+	}
+	return n
 }
 
 // Names gives the names of the sources, as they stand in origins.
@@ -125,7 +153,13 @@ func (s *Sources) Status() []events.DefinitionSource {
 	return all
 }
 
+// firstLook is how long a start waits for a repository of which nothing is in
+// force yet.
+const firstLook = 10 * time.Second
+
 // Start looks at every source once. A folder that cannot be read is an error.
+// A repository that does not answer is none, and of one from which something
+// is in force nobody waits for the answer.
 func (s *Sources) Start(ctx context.Context) error {
 	for _, src := range s.list {
 		memory, err := s.o.Store.Recall(ctx, src.name)
@@ -133,11 +167,25 @@ func (s *Sources) Start(ctx context.Context) error {
 			return err
 		}
 		src.memory = memory
-		if err := s.visit(ctx, src, true); err != nil {
-			return fmt.Errorf("definitions in %s: %w", strings.TrimPrefix(src.name, "folder:"), err)
+		if src.place.near() {
+			if err := s.visit(ctx, src, true); err != nil {
+				return fmt.Errorf("definitions in %s: %w", strings.TrimPrefix(src.name, "folder:"), err)
+			}
+			continue
 		}
+		if !s.hasSome(src.name) {
+			first, cancel := context.WithTimeout(ctx, firstLook)
+			s.visit(first, src, true) // what is wrong is told
+			cancel()
+		}
+		src.poke <- struct{}{}
 	}
-	return nil
+	return ctx.Err()
+}
+
+// hasSome reports whether something of a source is in force.
+func (s *Sources) hasSome(source string) bool {
+	return slices.ContainsFunc(s.o.Store.List().Definitions, func(d events.Definition) bool { return d.Source == source })
 }
 
 // Run looks again and again until ctx ends.
@@ -164,7 +212,7 @@ func (s *Sources) follow(ctx context.Context, src *source) {
 // visit looks at a source and puts in force what is there. What was refused is
 // tried again when something else has come into force: it may be good now.
 func (s *Sources) visit(ctx context.Context, src *source, first bool) error {
-	now, err := src.place.look(ctx, !first)
+	now, err := src.place.look(ctx, first)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

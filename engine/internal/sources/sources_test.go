@@ -182,6 +182,7 @@ func write(t *testing.T, dir, name, text string) {
 }
 
 func TestAFolderOwnsWhatCameFromIt(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	write(t, dir, "one.yaml", workflow("one", ""))
 	write(t, dir, "two.yaml", workflow("two", ""))
@@ -224,6 +225,7 @@ func shown(h *events.Happening) string {
 }
 
 func TestABadFileOfAFolderIsToldOnceAndSoIsThatItIsGoodAgain(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	good := workflow("one", "")
 	write(t, dir, "one.yaml", good)
