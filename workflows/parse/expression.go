@@ -68,6 +68,9 @@ func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope
 				break // one slip can make many
 			}
 			place := runeOffset(source, e.Location.Line(), e.Location.Column())
+			if m := undefined.FindStringSubmatch(e.Message); m != nil {
+				place = fieldOffset(source, place, m[1])
+			}
 			code, message, hint := sc.explain(e.Message, source[min(place, len(source)):])
 			at.fault(place, code, message, hint)
 		}
@@ -145,6 +148,23 @@ func runeOffset(source string, line, column int) int {
 		at += size
 	}
 	return at
+}
+
+// fieldOffset gives where a field is named that CEL found wrong at a place: at
+// the dot before it, or at the beginning of a macro that holds it.
+func fieldOffset(source string, place int, field string) int {
+	for at := min(place, len(source)); ; {
+		next := strings.Index(source[at:], field)
+		if next < 0 {
+			return place
+		}
+		at += next
+		before := strings.TrimRight(strings.TrimSuffix(strings.TrimRight(source[:at], " \t\n"), "?"), " \t\n")
+		if strings.HasSuffix(before, ".") {
+			return at
+		}
+		at += len(field)
+	}
 }
 
 var (

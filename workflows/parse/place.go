@@ -72,6 +72,9 @@ func (w *walk) step() bool {
 	if w.at >= len(raw) || strings.TrimSpace(raw[w.at:]) == "" && value[w.offset] != raw[w.at] {
 		return w.fold()
 	}
+	if w.node.Style&yaml.DoubleQuotedStyle != 0 && raw[w.at:] == "\\" {
+		return w.nextLine() // an escaped break: the value has nothing of it
+	}
 	r, size := utf8.DecodeRuneInString(raw[w.at:])
 	v, vsize := utf8.DecodeRuneInString(value[w.offset:])
 	switch {
@@ -100,6 +103,11 @@ func (w *walk) fold() bool {
 	for w.offset < len(value) && value[w.offset] == '\n' {
 		w.offset++
 	}
+	return w.nextLine()
+}
+
+// nextLine goes to the beginning of the next line that is not blank.
+func (w *walk) nextLine() bool {
 	for w.line++; w.line <= len(w.src.lines); w.line++ {
 		if text := w.src.line(w.line); strings.TrimSpace(text) != "" {
 			w.at = len(text) - len(strings.TrimLeft(text, " \t"))
