@@ -98,6 +98,9 @@ func asFailure(ctx context.Context, err error) *failure {
 
 // print writes f to stderr, for a person or as JSON, and returns its exit code.
 func (a *app) print(f *failure) int {
+	if f.message == "" { // the exit code says it all
+		return f.exit
+	}
 	if a.output == "json" {
 		body := map[string]any{"code": f.code, "message": f.message, "exit": f.exit}
 		if f.hint != "" {

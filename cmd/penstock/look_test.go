@@ -83,3 +83,14 @@ func TestAWorkflowInForceIsDrawnWithTheWayOfARun(t *testing.T) {
 		t.Errorf("a workflow that is not there: %+v", got)
 	}
 }
+
+func TestFilesAreComparedWithWhatIsInForce(t *testing.T) {
+	f := newFake(t)
+	f.inForce()
+	changed := strings.NewReplacer("count: 2", "count: 1", "strategy: canary", "strategy: rolling").Replace(standing)
+	args := []string{"diff", "-f", "-"}
+	golden(t, "diff-in-force", args, penstockIn(t, changed, args...))
+	if got := penstockIn(t, "# as it stands\n"+standing, args...); got.code != exitOK || got.out != "" {
+		t.Errorf("nothing is other than what stands: %+v", got)
+	}
+}

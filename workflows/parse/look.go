@@ -16,6 +16,24 @@ func Look(files []File) (*Set, []workflows.Problem) {
 	return set, slices.Concat(append(found, problems)...)
 }
 
+// LookOver is Look for files that are laid over documents which stand already:
+// one of the same kind and name takes the place of the older one.
+func LookOver(standing []Document, files []File) (*Set, []workflows.Problem) {
+	above, problems := Look(files)
+	replaced := map[[2]string]bool{}
+	for _, doc := range above.Documents {
+		replaced[[2]string{doc.Kind, doc.Name}] = true
+	}
+	var all []Document
+	for _, doc := range standing {
+		if !replaced[[2]string{doc.Kind, doc.Name}] {
+			all = append(all, doc)
+		}
+	}
+	set, more := LookAt(append(all, above.Documents...))
+	return set, append(problems, more...)
+}
+
 // LookAt is Look for documents that are stored, with the places and the
 // origins that they have.
 func LookAt(docs []Document) (*Set, []workflows.Problem) {
