@@ -55,9 +55,10 @@ func documents(c *Catalog) []any {
 type Checker struct {
 	c *Catalog
 
-	roles   func() []string            // the names of all roles, sorted
-	starts  func() map[string][]string // the workflows that each workflow starts
-	circles func() map[string]int      // workflows that start each other in a circle, by its number
+	roles     func() []string            // the names of all roles, sorted
+	starts    func() map[string][]string // the workflows that each workflow starts
+	allClaims func() claims              // places that ask for an environment while another one is held
+	circles   func() map[string]int      // workflows that start each other in a circle, by its number
 }
 
 // NewChecker makes a checker for the documents of a catalog.
@@ -65,6 +66,7 @@ func NewChecker(c *Catalog) *Checker {
 	ck := &Checker{c: c}
 	ck.roles = sync.OnceValue(ck.roleNames)
 	ck.starts = sync.OnceValue(ck.startsOf)
+	ck.allClaims = sync.OnceValue(ck.everyClaim)
 	ck.circles = sync.OnceValue(ck.circlesOf)
 	return ck
 }
@@ -109,6 +111,7 @@ func (ck *Checker) Document(doc any) []Problem {
 // check collects the problems of one document.
 type check struct {
 	*Checker
+	reading  *Reading
 	origin   Pos
 	problems []Problem
 }

@@ -51,7 +51,6 @@ func (k *check) workflow(w *Workflow) {
 		k.notify(index("spec.notify", i), n)
 	}
 	k.leads(w)
-	k.graph(w)
 	k.startsItself(w)
 }
 

@@ -130,6 +130,7 @@ type Problem struct {
 	Hint    string `json:"hint,omitempty"`    // what to do
 	Excerpt string `json:"excerpt,omitempty"` // the line, and a line with a caret under the place
 	AtValue bool   `json:"-"`                 // the place is the value at Path, not its key
+	At      bool   `json:"-"`                 // the place is Pos
 }
 
 func (p Problem) Error() string {

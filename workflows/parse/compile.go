@@ -16,6 +16,7 @@ type compiler struct {
 	compiled map[expressionKey]compiled
 
 	expressions int // so far
+	noting      any // the *Expr or *Data that is compiled
 	roleNames   []string
 }
 

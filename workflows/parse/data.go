@@ -166,6 +166,7 @@ func (c *compiler) data(d *workflows.Data, sc *scope, path string, want workflow
 		return // it could not be read: a problem says so
 	}
 	before := len(c.unit.dec.problems)
+	c.noting = d
 	root := c.part(n, sc, path, want)
 	if len(c.unit.dec.problems) > before {
 		return

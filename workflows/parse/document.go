@@ -24,6 +24,8 @@ type unit struct {
 	src   *source
 	value any  // *workflows.Workflow, …; nil when not even its kind could be read
 	bad   bool // it is refused
+
+	reading workflows.Reading // what its expressions read, until it is checked
 }
 
 // kinds are the documents that this version knows.
@@ -205,6 +207,12 @@ func (u *unit) place(problems []workflows.Problem) []workflows.Problem {
 		if known[p.Path] || below(p.Path, known) || u.follows(p, problems) {
 			continue
 		}
+		if p.Pos.Line > u.src.first-1 && p.Pos.File == u.src.file && p.At {
+			q := u.src.problem(p.Pos.Line-u.src.first+1, p.Pos.Column, p.Code, p.Path, p.Message, p.Hint)
+			q.Warning = p.Warning
+			out = append(out, q)
+			continue
+		}
 		path := p.Path
 		spot, ok := u.dec.places[path]
 		for ; !ok && path != ""; spot, ok = u.dec.places[path] {
@@ -237,8 +245,10 @@ func (u *unit) follows(p workflows.Problem, problems []workflows.Problem) bool {
 	switch p.Code {
 	case "no-body":
 		return unread(p.Path + ".")
-	case "unreachable", "endless", "uncovered-outcome":
-		return unread("spec.states") || p.Code != "uncovered-outcome" && slices.ContainsFunc(problems, func(q workflows.Problem) bool {
+	case "uncovered-outcome":
+		return unread("spec.states")
+	case "unreachable", "endless", "never-taken", "unbounded-loop", "not-assigned", "never-ran", "nothing-to-resume", "invariant-broken", "lock-order":
+		return unread("spec.states") || slices.ContainsFunc(problems, func(q workflows.Problem) bool {
 			return q.Code == "unknown-state" || q.Code == "no-body" || q.Code == "dead-end"
 		})
 	}

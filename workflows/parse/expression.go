@@ -39,6 +39,7 @@ func (c *compiler) typed(e *workflows.Expr, sc *scope, path string, want workflo
 	if n == nil {
 		return // it could not be read: a problem says so
 	}
+	c.noting = e
 	if p := c.expression(n, 0, e.Source, sc, path, want); p != nil {
 		e.Program = p
 	}
@@ -85,6 +86,7 @@ func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope
 	if len(c.unit.dec.problems) > before {
 		return nil
 	}
+	c.note(c.noting, checked.NativeRep(), at)
 	return newProgram(sc, checked)
 }
 

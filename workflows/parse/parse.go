@@ -203,11 +203,19 @@ func (u *unit) check(catalog *workflows.Catalog, checker *workflows.Checker) {
 	if u.value == nil {
 		return
 	}
-	checked := u.place(checker.Document(u.value))
-	if w, ok := u.value.(*workflows.Workflow); !ok || !workflows.TooLarge(w) {
-		(&compiler{c: catalog, unit: u}).run()
+	found := checker.Document(u.value)
+	if w, ok := u.value.(*workflows.Workflow); ok && workflows.TooLarge(w) {
+		u.dec.problems = append(u.dec.problems, u.place(found)...)
+		return
 	}
-	u.dec.problems = append(u.dec.problems, checked...)
+	before := len(u.dec.problems)
+	u.reading = workflows.Reading{Reads: map[any][]workflows.Read{}, Conds: map[*workflows.Expr]*workflows.Cond{}}
+	(&compiler{c: catalog, unit: u}).run()
+	found = append(found, checker.Compiled(u.value, &u.reading)...)
+	compiled := slices.Clone(u.dec.problems[before:])
+	u.dec.problems = u.dec.problems[:before] // what is wrong with an expression does not explain what else is
+	u.dec.problems = append(u.dec.problems, append(compiled, u.place(found)...)...)
+	u.reading = workflows.Reading{}
 }
 
 func serious(problems []workflows.Problem) bool {
