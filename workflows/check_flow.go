@@ -39,8 +39,7 @@ func (k *check) paths(w *Workflow) {
 		return
 	}
 	k.reached(f)
-	k.endless(f)
-	k.loops(f)
+	k.loops(f, k.endless(f))
 	k.assigned(f)
 	k.order(f)
 	k.members(f)
@@ -235,8 +234,9 @@ func (k *check) reached(f *flow) {
 	}
 }
 
-// endless refuses states from which no path leads to an end.
-func (k *check) endless(f *flow) {
+// endless refuses states from which no path leads to an end. It gives those
+// from which one does.
+func (k *check) endless(f *flow) []bool {
 	into := make([][]int, len(f.states))
 	ends := make([]bool, len(f.states))
 	var queue []int
@@ -264,6 +264,7 @@ func (k *check) endless(f *flow) {
 			k.fault(Join("spec.states", s.Name), "endless", "lead some outcome to a final state", "from the state %s no path leads to an end", s.Name)
 		}
 	}
+	return ends
 }
 
 // told writes a way for people: "build → verify (failed) → approve".

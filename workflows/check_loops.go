@@ -6,7 +6,7 @@ import "slices"
 // circle is bounded where one of its arms can no longer be taken when a state
 // that every way round passes was visited often enough, or where it goes on
 // only when people decide or an event comes.
-func (k *check) loops(f *flow) {
+func (k *check) loops(f *flow, ends []bool) {
 	g := &circles{f: f, alive: map[*edge]bool{}, bound: map[*edge][]int{}}
 	for i, out := range f.from {
 		for _, e := range out {
@@ -19,6 +19,9 @@ func (k *check) loops(f *flow) {
 	for g.cut() {
 	}
 	for _, part := range g.parts() {
+		if !ends[part[0]] {
+			continue // told already
+		}
 		first := f.states[part[0]]
 		for _, i := range part {
 			if s := f.states[i]; s.Index < first.Index {

@@ -81,16 +81,17 @@ func (f *flow) unfinished(deploy int) fact {
 func (k *check) resumes(f *flow, path string, at int) {
 	name := f.states[at].Deploy.Resume
 	of, ok := f.number[name]
-	if !ok || f.states[of].Deploy == nil || f.states[of].Deploy.Resume != "" {
+	if !ok || f.states[of].Deploy == nil || f.states[of].Deploy.Strategy != "canary" {
 		return
 	}
 	sp := f.follow(f.unfinished(of))
 	switch {
 	case !sp.seen[0][at]:
 	case !sp.seen[1][at]:
-		k.value(path, "nothing-to-resume", "lead here with onInconclusive, perhaps by way of an approval", "%s never stops part of the way before %s", name, f.states[at].Name)
+		k.value(path, "nothing-unfinished", "lead here with onInconclusive, perhaps by way of an approval", "%s never stops part of the way before %s", name, f.states[at].Name)
 	default:
-		k.value(path, "nothing-to-resume", "lead here only when "+name+" has ended inconclusive", "%s may not have stopped part of the way here: %s", name, f.told(sp.way(at, 0), at))
+		k.value(path, "nothing-unfinished", "lead here only when "+name+" has ended inconclusive", "%s may not have stopped part of the way here: %s", name, f.told(sp.way(at, 0), at))
+		k.problems[len(k.problems)-1].Warning = true // it fails then, and says so
 	}
 }
 

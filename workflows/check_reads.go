@@ -305,7 +305,12 @@ func (r *reads) optional(path string, read Read, b *Body, step int) {
 	if read.When.impossible(facts{absent: func(p []string) bool { return len(p) > step && strings.Join(p[:step+1], ".") == this }}) {
 		return
 	}
-	r.missing(path, read, fmt.Sprintf("the output %s is optional and may be missing", this))
+	before := len(r.problems)
+	r.missing(path, read, fmt.Sprintf("the output %s is optional: it may be missing", this))
+	for i := before; i < len(r.problems); i++ {
+		p := &r.problems[i]
+		p.Warning, p.Code, p.Hint = true, "may-be-missing", "read it as "+strings.Join(read.Path[:step], ".")+".?"+read.Path[step]+".orValue(…)"
+	}
 }
 
 // missing tells, once for each place, of outputs that may not be there.

@@ -16,7 +16,7 @@ func BenchmarkFiles(b *testing.B) {
 	workflow, rest, _ := strings.Cut(string(content), "\n---\n")
 	files := []File{{Name: "shared.yaml", Content: []byte(strings.Split(rest, "---\napiVersion: penstock/v1\nkind: Scenario")[0])}}
 	for i := range 1000 {
-		text := strings.Replace(workflow, "name: checkout-release", fmt.Sprintf("name: release-%d", i), 1)
+		text := strings.Replace(workflow, "name: checkout-release", fmt.Sprintf("name: r%d-release", i), 1)
 		files = append(files, File{Name: fmt.Sprintf("w%d.yaml", i), Content: []byte(text)})
 	}
 	for b.Loop() {

@@ -234,6 +234,9 @@ func (u *unit) place(problems []workflows.Problem) []workflows.Problem {
 	return out
 }
 
+// armKeys are the keys that say where a state leads.
+var armKeys = []string{"next", "transitions", "events", "onFail", "onReject", "onExpire", "onTimeout", "onInconclusive"}
+
 // follows reports whether a problem probably only follows from another one:
 // what a state does or where it leads was not understood.
 func (u *unit) follows(p workflows.Problem, problems []workflows.Problem) bool {
@@ -247,9 +250,10 @@ func (u *unit) follows(p workflows.Problem, problems []workflows.Problem) bool {
 		return unread(p.Path + ".")
 	case "uncovered-outcome":
 		return unread("spec.states")
-	case "unreachable", "endless", "never-taken", "unbounded-loop", "not-assigned", "never-ran", "nothing-to-resume", "invariant-broken", "lock-order":
+	case "unreachable", "endless", "never-taken", "unbounded-loop", "not-assigned", "never-ran", "nothing-unfinished", "invariant-broken", "lock-order":
 		return unread("spec.states") || slices.ContainsFunc(problems, func(q workflows.Problem) bool {
-			return q.Code == "unknown-state" || q.Code == "no-body" || q.Code == "dead-end"
+			return slices.Contains([]string{"unknown-state", "no-body", "many-bodies", "dead-end"}, q.Code) ||
+				q.Code == "misplaced-key" && slices.Contains(armKeys, last(q.Path))
 		})
 	}
 	return false

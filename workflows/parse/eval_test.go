@@ -109,17 +109,18 @@ func rule(t testing.TB, source string) *workflows.Expr {
 	text := "apiVersion: penstock/v1\nkind: Workflow\nmetadata: {name: w}\nspec:\n" +
 		"  inputs: {s: {type: string}, n: {type: int}, d: {type: duration}, l: {type: list(string)}, m: {type: map(any)}}\n" +
 		"  initial: build\n  states:\n" +
-		"    build: {task: test, with: {repository: r, commit: c}, next: done, onFail: done}\n" +
-		"    done: {final: succeeded}\n" +
+		"    build: {task: test, with: {repository: r, commit: c}, next: after, onFail: stopped}\n" +
+		"    after: {task: test, with: {repository: r, commit: c}, transitions: [{when: WHEN, to: done}, {to: done}]}\n" +
+		"    done: {final: succeeded}\n    stopped: {final: failed}\n" +
 		"  notify:\n    - {channel: c, when: 'run.done'}\n" +
 		"---\napiVersion: penstock/v1\nkind: Channel\nmetadata: {name: c}\nspec: {}\n"
 	quoted, _ := json.Marshal(source)
-	text = strings.Replace(text, "next: done, onFail: done", "transitions: [{when: "+string(quoted)+", to: done}, {to: done}]", 1)
+	text = strings.Replace(text, "WHEN", string(quoted), 1)
 	set, problems := Files([]File{{Name: "w.yaml", Content: []byte(text)}})
 	if len(problems) > 0 {
 		t.Fatalf("%s:\n%s", source, Text(problems))
 	}
-	return set.Catalog().Workflows["w"].Spec.States["build"].Transitions[0].When
+	return set.Catalog().Workflows["w"].Spec.States["after"].Transitions[0].When
 }
 
 var expressions = []struct {
