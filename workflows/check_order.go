@@ -111,6 +111,7 @@ func (k *check) members(f *flow) {
 		list, _ := v.([]any)
 		if len(list) == 0 {
 			k.value(at, "selects-nothing", "", "the list is empty, so nothing is done")
+			k.problems[len(k.problems)-1].Warning = true
 		}
 		seen := map[any]bool{}
 		for _, member := range list {

@@ -16,14 +16,14 @@ metadata: {name: w}
 spec:
   initial: build
   states:
-    build: {task: compile, pool: trusted, retry: {attempts: 2, backoff: 1s}, next: both, onFail: build}
+    build: {task: compile, pool: trusted, retry: {attempts: 2, backoff: 1s}, transitions: [{when: outcome == "succeeded", to: both}, {when: visits("build") < 9, to: build}, {to: stopped}]}
     both:
       parallel:
         a: {task: compile}
         b: {task: compile}
-      next: released
-      onFail: build
+      transitions: [{when: outcome == "succeeded", to: released}, {when: visits("build") < 9, to: build}, {to: stopped}]
     released: {final: succeeded}
+    stopped: {final: failed}
   finally:
     - {task: compile}
 `
