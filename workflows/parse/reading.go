@@ -14,6 +14,9 @@ import (
 // the checks that look at whole workflows. of is the *Expr or *Data that it is
 // or stands in.
 func (c *compiler) note(of any, checked *ast.AST, at placer) {
+	if of == nil || c.unit.reading.Reads == nil {
+		return // an expression that is only tried out
+	}
 	r := reader{conds: map[int64]*workflows.Cond{}, pos: func(e ast.Expr) func() workflows.Pos {
 		return func() workflows.Pos { return at.pos(checked, e) }
 	}}
