@@ -225,6 +225,8 @@ type ScenarioSpec struct {
 	Workflow     string                   `yaml:"workflow" json:"workflow" validate:"required"`
 	Start        string                   `yaml:"start" json:"start,omitempty"` // when it starts, as a timestamp; Monday, 2026-01-05T09:00:00Z
 	Inputs       map[string]any           `yaml:"inputs" json:"inputs,omitempty"`
+	Trigger      *EventAct                `yaml:"trigger" json:"trigger,omitempty"` // the event that starts it, by a trigger of the workflow, which gives the inputs
+	Key          *KeySituation            `yaml:"key" json:"key,omitempty"`         // what the concurrency key is like
 	Facts        Facts                    `yaml:"facts" json:"facts,omitempty"`
 	Tasks        map[string][]*TaskAnswer `yaml:"tasks" json:"tasks,omitempty" validate:"dive,dive"`          // path → answers; one answer may stand without the list
 	Environments map[string]*Situation    `yaml:"environments" json:"environments,omitempty" validate:"dive"` // what environments are like
@@ -267,6 +269,12 @@ type Situation struct {
 	Held      []*Hold  `yaml:"held" json:"held,omitempty" validate:"dive"`
 }
 
+// KeySituation is what the concurrency key of the run is like in a scenario.
+type KeySituation struct {
+	LockedFor Duration `yaml:"lockedFor" json:"lockedFor,omitempty"` // another run has it until then
+	WantedAt  Duration `yaml:"wantedAt" json:"wantedAt,omitempty"`   // another run asks for it then, by the same policy
+}
+
 // Hold keeps everything out of an environment for a time.
 type Hold struct {
 	From   Duration `yaml:"from" json:"from,omitempty"` // after the start
@@ -306,6 +314,9 @@ type EventAct struct {
 
 // Expectation is what a scenario expects. What is left out may be anything.
 type Expectation struct {
+	// NotStarted: the run is refused, by its trigger, its inputs or a missing permission.
+	NotStarted bool `yaml:"notStarted" json:"notStarted,omitempty"`
+
 	Path     []string          `yaml:"path" json:"path,omitempty"`
 	Outcome  string            `yaml:"outcome" json:"outcome,omitempty"`
 	Waits    string            `yaml:"waits" json:"waits,omitempty"`     // the run has not ended: the state that it waits in at the end of the scenario

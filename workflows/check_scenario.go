@@ -20,6 +20,7 @@ func (k *check) scenario(s *Scenario) {
 		}
 	}
 	k.scenarioInputs(s, w)
+	k.scenarioStart(s, w)
 	for _, path := range names(s.Spec.Tasks) {
 		k.answers(w, Join("spec.tasks", path), path, s.Spec.Tasks[path])
 	}
@@ -58,9 +59,26 @@ func (k *check) scenarioInputs(s *Scenario, w *Workflow) {
 		}
 	}
 	for _, name := range names(w.Spec.Inputs) {
-		if _, given := s.Spec.Inputs[name]; !given && w.Spec.Inputs[name].Default == nil {
+		if _, given := s.Spec.Inputs[name]; !given && w.Spec.Inputs[name].Default == nil && s.Spec.Trigger == nil {
 			k.fault("spec.inputs", "missing-input", "", "the workflow needs the input %s", name)
 		}
+	}
+}
+
+// scenarioStart checks what a run is started by, and its concurrency key.
+func (k *check) scenarioStart(s *Scenario, w *Workflow) {
+	if s.Spec.Key != nil && w.Spec.Concurrency == nil {
+		k.fault("spec.key", "unused-key", "take it out", "the workflow %s has no concurrency key", w.Metadata.Name)
+	}
+	t := s.Spec.Trigger
+	if t == nil {
+		return
+	}
+	if s.Spec.Inputs != nil {
+		k.fault("spec.trigger", "two-starts", "keep trigger or inputs", "the inputs of a run that an event starts come from its trigger")
+	}
+	if t.Type != "" && !slices.ContainsFunc(w.Spec.Triggers, func(trig *Trigger) bool { return trig.Event != "" && Match(trig.Event, t.Type) }) {
+		k.value("spec.trigger.type", "unknown-trigger", "", "the workflow %s has no trigger for events of type %s", w.Metadata.Name, t.Type)
 	}
 }
 

@@ -312,7 +312,10 @@ func ofText(some, all int) string { return fmt.Sprintf("%d/%d", some, all) }
 
 // endText is how a run ended, and when.
 func endText(r *scenario.Result) string {
-	if r.Outcome == "" {
+	switch {
+	case r.At == "":
+		return "not started"
+	case r.Outcome == "":
 		return "waits in " + r.At + " after " + trimTime(r.Took)
 	}
 	return r.Outcome + " after " + trimTime(r.Took)

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 const (
 	earlierRun = "earlier"
 	anotherRun = "another"
+	thirdRun   = "third"
 )
 
 // begin makes the situation and starts the run; false when that is refused.
@@ -32,10 +34,39 @@ func (w *world) begin() bool {
 	for i, e := range w.spec.Events {
 		w.at(e.At.D(), byEvent, func() { w.arrive(i, e) })
 	}
+	in, err := w.startInput()
+	if err != nil {
+		w.refused("spec.trigger", err.Error())
+		return false
+	}
+	w.key(in)
+	a := w.actor(record.Run, runID)
+	if answer := w.give(a, in); a.state == nil {
+		w.refused("spec.workflow", answer.Reason)
+		return false
+	}
+	return true
+}
+
+// refused tells that the run is not started.
+func (w *world) refused(path, reason string) {
+	w.why = reason
+	w.note("", "the run is not started: %s", reason)
+	if !w.spec.Expect.NotStarted {
+		w.fail(path, "the run is not started: %s", reason)
+	}
+}
+
+// startInput is the start of the run: by a person, by an event of which nothing
+// is known, or by the trigger of one that is.
+func (w *world) startInput() (record.Input, error) {
 	by := w.spec.Facts.RequestedBy
 	start := &record.Start{Run: runID, Workflow: w.spec.Workflow, Inputs: record.Values{}}
 	for name, v := range w.spec.Inputs {
 		start.Inputs[name] = workflows.Normal(v)
+	}
+	if w.spec.Trigger != nil {
+		return w.triggered()
 	}
 	if source, isEvent := strings.CutPrefix(by, "event:"); isEvent || by == "" {
 		if by == "" {
@@ -43,12 +74,70 @@ func (w *world) begin() bool {
 		}
 		start.Cause = &events.Cause{ID: "1", Source: source, Type: "dev.penstock.scenario.v1"}
 	}
-	a := w.actor(record.Run, runID)
-	if answer := w.give(a, record.Input{ID: "start", Kind: record.InStart, By: by, Start: start}); a.state == nil {
-		w.fail("spec.workflow", "the run is not started: %s", answer.Reason)
-		return false
+	return record.Input{ID: "start", Kind: record.InStart, By: by, Start: start}, nil
+}
+
+// triggered lets an event start the run, as its aggregate decides.
+func (w *world) triggered() (record.Input, error) {
+	ev, raw, err := w.event("trigger", w.spec.Trigger)
+	if err != nil {
+		return record.Input{}, err
 	}
-	return true
+	only := *w.cat
+	only.Workflows = map[string]*workflows.Workflow{w.spec.Workflow: w.cat.Workflows[w.spec.Workflow]}
+	by := w.spec.Facts.RequestedBy
+	if by == "" {
+		by = "event:" + ev.Source
+	}
+	t := env.StepEvent(&only, nil, 1, record.Input{ID: ev.ID, Kind: record.InEvent, By: by, Event: raw}, w.now)
+	w.seen.decisions = append(w.seen.decisions, t.Decisions...)
+	e, _ := t.State.(*env.Event)
+	if e == nil || len(e.Outbox) == 0 {
+		reason := t.Answer.Reason
+		if e != nil {
+			reason = strings.Join(e.Reasons, "; ")
+		}
+		return record.Input{}, errors.New(reason)
+	}
+	in := e.Outbox[0].Input
+	in.Start = new(*in.Start)
+	in.Start.Run = runID
+	return in, nil
+}
+
+// key lets another run have the concurrency key before this one, or want it.
+func (w *world) key(in record.Input) {
+	wf := w.cat.Workflows[w.spec.Workflow]
+	if w.spec.Key == nil || wf == nil {
+		return
+	}
+	t := run.Step(run.Definitions{Workflow: wf, Kinds: w.cat.Kinds, Now: w.cat}, nil, 1, in, w.now) // only to see its key
+	if t.State == nil || t.State.Key == nil {
+		return
+	}
+	a := w.actor(record.Key, t.State.Key.Key)
+	claim := record.Claim{Key: a.id, Run: anotherRun, Policy: wf.Spec.Concurrency.Policy}
+	ask := func() {
+		w.give(a, record.Input{ID: "request/another", Kind: record.InKeyRequest, By: "run:" + anotherRun, Key: &claim})
+	}
+	if d := w.spec.Key.LockedFor; d > 0 {
+		ask()
+		w.at(d.D(), byEvent, func() {
+			w.note("", "another run gives the key %s back", a.id)
+			back := claim
+			if k, ok := a.state.(*env.Key); ok && k.Holder != nil {
+				back.Grant = k.Holder.Grant
+			}
+			w.give(a, record.Input{ID: "release/another", Kind: record.InKeyRelease, By: "run:" + anotherRun, Key: &back})
+		})
+	}
+	if d := w.spec.Key.WantedAt; d > 0 {
+		w.at(d.D(), byEvent, func() {
+			w.note("", "another run asks for the key %s", a.id)
+			claim.Run = thirdRun
+			ask()
+		})
+	}
 }
 
 // situation brings an environment to where the scenario begins: what was
@@ -192,9 +281,9 @@ func (w *world) shown(a *actor, state string) string {
 	return ""
 }
 
-// arrive lets an event come in.
-func (w *world) arrive(i int, e *workflows.EventAct) {
-	ev := events.Event{ID: fmt.Sprint("event", i+1), Source: e.Source, Type: e.Type, Subject: e.Subject, Time: time.UnixMilli(w.now).UTC()}
+// event makes an event of what the scenario says of it.
+func (w *world) event(id string, e *workflows.EventAct) (events.Event, []byte, error) {
+	ev := events.Event{ID: id, Source: e.Source, Type: e.Type, Subject: e.Subject, Time: time.UnixMilli(w.now).UTC()}
 	if ev.Source == "" {
 		ev.Source = "scenario"
 	}
@@ -205,6 +294,12 @@ func (w *world) arrive(i int, e *workflows.EventAct) {
 	if err == nil {
 		err = ev.Validate()
 	}
+	return ev, raw, err
+}
+
+// arrive lets an event come in.
+func (w *world) arrive(i int, e *workflows.EventAct) {
+	ev, raw, err := w.event(fmt.Sprint("event", i+1), e)
 	if err != nil {
 		w.fail(fmt.Sprintf("spec.events[%d]", i), "this is no event: %v", err)
 		return

@@ -21,6 +21,9 @@ func (w *world) expect(r *Result) {
 	add := func(path, text string, want, got []string) {
 		r.Failures = append(r.Failures, Failure{Pos: w.doc.Origin.Place("spec.expect." + path), Text: text, Want: want, Got: got})
 	}
+	if x.NotStarted {
+		add("notStarted", "the run is started", nil, nil)
+	}
 	if x.Path != nil && !slices.Equal(x.Path, r.Path) {
 		add("path", "the run took another path", x.Path, r.Path)
 	}

@@ -57,7 +57,8 @@
 // to the run, as ever.
 //
 // The run is started by facts.requestedBy, who needs the permission; without
-// it, or with "event:<source>", an event has started it.
+// it, or with "event:<source>", an event has started it. With trigger it is an
+// event that stands in the scenario, and a trigger of the workflow decides.
 //
 // # The end
 //
@@ -160,7 +161,7 @@ func PlayUntil(c *workflows.Catalog, s *workflows.Scenario, until time.Duration)
 func (r *Result) Evaluate(p workflows.Program, environment string) (events.Evaluation, error) {
 	a := r.end.main()
 	if a.run() == nil {
-		return events.Evaluation{}, errors.New(r.Failures[0].Text)
+		return events.Evaluation{}, errors.New("the run is not started: " + r.end.why)
 	}
 	return run.Evaluation(run.Inspect(a.defs, a.run(), p, environment, r.end.now)), nil
 }

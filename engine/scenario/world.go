@@ -38,6 +38,7 @@ type world struct {
 	attempts map[string]*attempt
 	told     map[*actor]bool // runs that know what the scenario says of the change
 
+	why      string // the run was not started
 	failures []Failure
 	story    []Moment
 	effects  []Effect
@@ -215,6 +216,13 @@ func (w *world) step(a *actor, in record.Input) record.Answer {
 			state = t.State
 		}
 		emitted, answer = t.Events, t.Answer
+	case record.Key:
+		prev, _ := a.state.(*env.Key)
+		t := env.StepKey(a.id, prev, in, w.now)
+		if t.Record {
+			state = t.State
+		}
+		emitted, answer = t.Events, t.Answer
 	default:
 		return record.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: "there is no " + a.typ + " in a scenario"}
 	}
@@ -265,6 +273,8 @@ func (w *world) deliver() bool {
 		case *run.State:
 			out = s.Outbox
 		case *env.Environment:
+			out = s.Outbox
+		case *env.Key:
 			out = s.Outbox
 		}
 		if len(out) == 0 {
