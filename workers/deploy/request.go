@@ -26,6 +26,7 @@ type Request struct {
 	Timeout     Span           `json:"timeout,omitzero"` // how long all of it may take; 0 leaves it to the driver
 	Strategy    string         `json:"strategy"`
 	Artifact    string         `json:"artifact"`         // sha256:<64 hex digits>
+	Undo        string         `json:"undo,omitempty"`   // of an undo: the artifact that is taken back; Artifact is what was there before, "" for nothing
 	Config      map[string]any `json:"config,omitempty"` // of the environment
 	// Target is the driver's part of the environment's target, Settings
 	// included; With are the settings that the task gives on top of it.
@@ -115,14 +116,24 @@ func (r *Request) read(with map[string]any) error {
 	var in struct {
 		Artifact string `json:"artifact"`
 		Strategy string `json:"strategy"`
+		Undo     string `json:"undo"`
+		Weight   int    `json:"weight"`
+		Step     int    `json:"step"`
 		Settings
 	}
 	if err := Decode(with, &in); err != nil {
 		return fmt.Errorf("with: %w", err)
 	}
-	r.Artifact, r.Strategy, r.With = in.Artifact, in.Strategy, in.Settings
+	r.Artifact, r.Strategy, r.Undo, r.With = in.Artifact, in.Strategy, in.Undo, in.Settings
 	var errs []error
-	if !digestForm.MatchString(r.Artifact) {
+	if in.Weight > 0 {
+		return fmt.Errorf("with.weight: this target cannot give a release a part of the traffic (step %d gives it %d %%); a canary needs a target that can, here use one of: %s",
+			in.Step, in.Weight, strings.Join(slices.Sorted(maps.Keys(Strategies())), ", "))
+	}
+	if r.Undo != "" && !digestForm.MatchString(r.Undo) {
+		errs = append(errs, fmt.Errorf("with.undo: %q is not a digest (sha256: and 64 hex digits)", r.Undo))
+	}
+	if !digestForm.MatchString(r.Artifact) && !r.Removes() {
 		errs = append(errs, fmt.Errorf("with.artifact: %q is not a digest (sha256: and 64 hex digits); deploy takes what a build gave", r.Artifact))
 	}
 	if Strategies()[r.Strategy] == nil {
@@ -130,6 +141,9 @@ func (r *Request) read(with map[string]any) error {
 	}
 	return errors.Join(errs...)
 }
+
+// Removes reports whether an undo leaves nothing live.
+func (r *Request) Removes() bool { return r.Undo != "" && r.Artifact == "" }
 
 // Decode reads a structure of JSON values into dst, a pointer to a struct; a
 // key that dst does not have is an error.

@@ -59,8 +59,7 @@ func Run(ctx context.Context, s Strategy, target Target, release Release, to Rep
 		if err != nil { // the release is live: what is left is to clear away, and is no failure of it
 			to.Note("clearing away after the deployment: " + err.Error())
 		}
-		return events.Result{Outcome: events.Succeeded, Outputs: map[string]any{"artifact": release.Artifact,
-			"previous": previous.Release.Artifact, "instances": release.Settings.Instances}}
+		return succeeded(release, previous.Release.Artifact, release.Settings.Instances)
 	}
 	if err == nil {
 		err = errors.New("the strategy ended without making the release live") // unreachable unless a strategy is wrong

@@ -205,3 +205,54 @@ func TestFirstDeploymentThatFailsLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+func undo(s *site, artifact, taken string) events.Result {
+	return deploy.Undo(context.Background(), deploy.Strategies()["blue-green"], s, deploy.Release{Artifact: artifact, Settings: deploy.Settings{Instances: 1}}, taken, silent{})
+}
+
+func TestAnUndoTakesBackOnlyWhatItIsToldTo(t *testing.T) {
+	for _, c := range []struct{ name, artifact, taken, want, code string }{
+		{"brings back what was there", "v0", "v1", "live v0, runs v0:100", ""},
+		{"removes where nothing was", "", "v1", "live , runs ", ""},
+		{"has nothing to do", "v1", "v2", before, ""},
+		{"leaves alone what somebody else brought", "v0", "v2", before, "not_ours"},
+		{"removes nothing that somebody else brought", "", "v2", before, "not_ours"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite()
+			r := undo(s, c.artifact, c.taken)
+			if s.picture() != c.want {
+				t.Errorf("%s, want %s", s.picture(), c.want)
+			}
+			if c.code == "" && r.Outcome != events.Succeeded || c.code != "" && (r.Error == nil || r.Error.Code != c.code || r.Facts[deploy.FactUndone] != true) {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	s := newSite()
+	delete(s.running, "old")
+	if r := undo(s, "v0", "v1"); r.Error == nil || r.Error.Code != "not_ours" {
+		t.Errorf("nothing is live: %+v", r)
+	}
+	if r := undo(s, "", "v1"); r.Outcome != events.Succeeded {
+		t.Errorf("nothing is live, and nothing was: %+v", r)
+	}
+}
+
+func TestAnUndoThatBreaksTellsTheTruth(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		for one := range 6 {
+			for two := one; two < 8; two++ {
+				s := newSite()
+				s.broken[one], s.broken[two], s.late = true, true, late
+				r := undo(s, "", "v1")
+				switch undone, _ := r.Facts[deploy.FactUndone].(bool); {
+				case r.Outcome == events.Succeeded && s.live == "old":
+					t.Errorf("%d, %d, late %v: it succeeded, and there is %s", one, two, late, s.picture())
+				case undone && s.picture() != before:
+					t.Errorf("%d, %d, late %v: nothing is left of it, and there is %s", one, two, late, s.picture())
+				}
+			}
+		}
+	}
+}

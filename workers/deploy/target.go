@@ -45,7 +45,7 @@ type Target interface {
 	// Verify asks through the front door and returns an error unless g answers well.
 	Verify(ctx context.Context, g Group) error
 	// Commit makes g the live release, durably: it is what is there again
-	// after the target itself was restarted.
+	// after the target itself was restarted. With an empty g nothing is live.
 	Commit(ctx context.Context, g Group) error
 	// Drain waits until g has no request in flight, at most its drain time.
 	Drain(ctx context.Context, g Group) error

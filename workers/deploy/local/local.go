@@ -188,8 +188,7 @@ func (v *visit) deploy(ctx context.Context, c *client) (*events.Result, error) {
 
 // hand brings the artifact and submits the deployment.
 func (v *visit) hand(ctx context.Context, c *client) (*events.Result, error) {
-	v.to.Progress("bringing artifact " + v.request.Artifact)
-	if err := fetchArtifact(ctx, v.dir, v.request.Artifact, v.artifacts); err != nil {
+	if err := v.bring(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil, &errUnsent{undone(workers.Interrupted(ctx))}
 		}
@@ -201,6 +200,15 @@ func (v *visit) hand(ctx context.Context, c *client) (*events.Result, error) {
 		v.sent = false // it answered, and did not take it on
 	}
 	return refused, err
+}
+
+// bring brings the artifact, if there is one to bring.
+func (v *visit) bring(ctx context.Context) error {
+	if v.request.Removes() {
+		return nil
+	}
+	v.to.Progress("bringing artifact " + v.request.Artifact)
+	return fetchArtifact(ctx, v.dir, v.request.Artifact, v.artifacts)
 }
 
 // cancelMargin is how much longer than its undo may take a cancelled

@@ -79,6 +79,54 @@ func TestResultTellsWhatIsLiveAndWhatWasBefore(t *testing.T) {
 	}
 }
 
+// undoJob is a task that takes version back.
+func (b *bench) undoJob(strategy, before, version string) *workers.Job {
+	j := b.job(strategy, "undo-"+version, "ok")
+	j.With["artifact"], j.With["undo"] = before, b.digest(version)
+	return j
+}
+
+func (b *bench) digest(version string) string { d, _ := b.artifact(version, "ok"); return d }
+
+func TestAnUndoBringsBackWhatWasThere(t *testing.T) {
+	for _, strategy := range []string{"recreate", "blue-green"} {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			url := b.mustDeploy(strategy, "v1", "ok")
+			b.mustDeploy(strategy, "v2", "ok")
+			if r := b.handler.Do(t.Context(), b.undoJob(strategy, b.digest("v0"), "v1")); r.Error == nil || r.Error.Code != "not_ours" || !isUndone(r) || get(t, url) != "v2" {
+				t.Errorf("an undo of what is not live: %s, live %s", failure(r), get(t, url))
+			}
+			if r := b.handler.Do(t.Context(), b.undoJob(strategy, b.digest("v1"), "v2")); r.Outcome != events.Succeeded || r.Outputs["previous"] != b.digest("v2") || get(t, url) != "v1" {
+				t.Errorf("the undo of v2: %s %v, live %s", failure(r), r.Outputs, get(t, url))
+			}
+			j := b.undoJob(strategy, "", "v1")
+			j.ID = "remove"
+			if r := b.handler.Do(t.Context(), j); r.Outcome != events.Succeeded || r.Outputs["artifact"] != "" {
+				t.Errorf("the undo of v1, before which nothing was: %s %v", failure(r), r.Outputs)
+			}
+			if st := b.status(); st.Live != nil || len(st.Groups) != 0 {
+				t.Errorf("after that there is %+v", st)
+			}
+			if url2 := b.mustDeploy(strategy, "v3", "ok"); url2 != url || get(t, url) != "v3" {
+				t.Errorf("the next deployment is at %s, not at %s, and answers %s", url2, url, get(t, url))
+			}
+		})
+	}
+}
+
+func TestACanaryIsRefusedInWords(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	j := b.job("canary", "v1", "ok")
+	j.With["weight"], j.With["step"] = 10, 1
+	r := b.handler.Do(t.Context(), j)
+	if r.Outcome != events.Failed || r.Error.Code != "invalid_input" || !isUndone(r) || !strings.Contains(r.Error.Message, "cannot give a release a part of the traffic") {
+		t.Error(failure(r))
+	}
+}
+
 func TestInstanceSeesItsSettingsAndNotTheWorkers(t *testing.T) {
 	t.Setenv("PENSTOCK_CREDENTIAL", "secret of the worker")
 	b := newBench(t)

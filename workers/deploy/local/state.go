@@ -51,6 +51,7 @@ type liveRelease struct {
 type pending struct {
 	Attempt  string    `json:"attempt"`
 	Accepted time.Time `json:"accepted"`
+	Removes  bool      `json:"removes,omitempty"` // it leaves nothing live
 }
 
 // settled is the result of an attempt.

@@ -140,6 +140,10 @@ func (s *supervisor) afterCrash(p pending, restored error) events.Result {
 		return events.Result{Outcome: events.Succeeded, Outputs: map[string]any{"artifact": live.Release.Artifact, "previous": live.Previous,
 			"instances": live.Release.Settings.Instances, "url": s.url(), "durationMs": live.Since.Sub(p.Accepted).Milliseconds()}}
 	}
+	if p.Removes && live == nil {
+		return events.Result{Outcome: events.Succeeded, Outputs: map[string]any{"artifact": "", "previous": "",
+			"instances": 0, "url": s.url(), "durationMs": time.Since(p.Accepted).Milliseconds()}}
+	}
 	return undone(workers.Fail("supervisor_lost", "the environment's supervisor ended in the middle; what was live before is live again", true))
 }
 
@@ -171,7 +175,7 @@ func (s *supervisor) submit(r deploy.Request) (refused *events.Result, err error
 	}
 	if err := s.update(func(st *state) {
 		st.Environment, st.Fence = r.Environment, r.Fence
-		st.Pending = append(slices.Clone(st.Pending), pending{r.Attempt, time.Now().UTC()})
+		st.Pending = append(slices.Clone(st.Pending), pending{r.Attempt, time.Now().UTC(), r.Removes()})
 	}); err != nil {
 		return nil, err
 	}
@@ -284,7 +288,11 @@ func (s *supervisor) rollout(ctx context.Context, d *deployment) events.Result {
 	if strategy == nil {
 		return undone(workers.Fail("invalid_input", fmt.Sprintf("strategy %q is not known to this supervisor", d.request.Strategy), false))
 	}
-	return deploy.Run(ctx, strategy, &target{s: s, to: d, port: conf.Port}, release, d)
+	to := &target{s: s, to: d, port: conf.Port}
+	if d.request.Undo != "" {
+		return deploy.Undo(ctx, strategy, to, release, d.request.Undo, d)
+	}
+	return deploy.Run(ctx, strategy, to, release, d)
 }
 
 // explain gives the result of a deployment that the supervisor itself ended its own code.

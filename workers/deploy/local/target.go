@@ -129,6 +129,9 @@ func (t *target) Verify(ctx context.Context, id deploy.Group) error {
 
 // Commit implements deploy.Target.
 func (t *target) Commit(_ context.Context, id deploy.Group) error {
+	if id == "" {
+		return t.s.commitNothing()
+	}
 	g, err := t.s.group(id)
 	if err != nil {
 		return err
@@ -190,6 +193,17 @@ func (s *supervisor) port() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.state.Port
+}
+
+// commitNothing leaves nothing live.
+func (s *supervisor) commitNothing() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.update(func(st *state) { st.Live = nil }); err != nil {
+		return &deploy.Failure{Code: "state_not_saved", Message: err.Error(), Retryable: true}
+	}
+	s.live = nil
+	return nil
 }
 
 // commit makes g the live release. A release that was live before, and was
