@@ -171,12 +171,30 @@ type WaitReason struct {
 	Until   *time.Time `json:"until,omitempty"`
 	Content string     `json:"content,omitempty"` // digest that a decision must name
 	// Environment, Kind and Pool say which lock or which worker.
-	Environment string   `json:"environment,omitempty"`
-	Kind        string   `json:"kind,omitempty"`
-	Pool        string   `json:"pool,omitempty"`
-	Key         string   `json:"key,omitempty"`  // of the concurrency key
-	Run         string   `json:"run,omitempty"`  // the child run
-	Next        []string `json:"next,omitempty"` // commands that would help
+	Environment string `json:"environment,omitempty"`
+	Kind        string `json:"kind,omitempty"`
+	Pool        string `json:"pool,omitempty"`
+	Key         string `json:"key,omitempty"` // of the concurrency key
+	Run         string `json:"run,omitempty"` // the child run
+	// Rules are the conditions behind it, each with how it comes to its value.
+	Rules   []RuleReason `json:"rules,omitempty"`
+	Place   int          `json:"place,omitempty"`   // of a lock or key: the place in the queue, 1 for the next one
+	Holder  string       `json:"holder,omitempty"`  // of a lock or key: the run that has it
+	Workers *int         `json:"workers,omitempty"` // of a task that nobody took: how many live workers serve its kind
+	Next    []string     `json:"next,omitempty"`    // commands that would help
+}
+
+// RuleReason is a condition, and how it comes to its value.
+type RuleReason struct {
+	Name     string           `json:"name"`               // "four eyes", "quorum", "rule", "auto", "reject", "when", …
+	Of       string           `json:"of"`                 // whose it is: "Workflow/release", "Environment/production", "Policy/two-people"
+	At       string           `json:"at,omitempty"`       // where it stands: file:line:column
+	Source   string           `json:"source"`             // the expression, or the condition in words
+	Value    any              `json:"value,omitempty"`    // missing where it has none
+	Error    string           `json:"error,omitempty"`    // why it has none
+	Parts    []EvaluationPart `json:"parts,omitempty"`    // what was evaluated of it, outer parts first
+	Residual string           `json:"residual,omitempty"` // what is left to be decided by people
+	Missing  string           `json:"missing,omitempty"`  // what it still needs, in words
 }
 
 // WhyView says what a run waits for, or why it ended as it did.
@@ -185,6 +203,17 @@ type WhyView struct {
 	Short   string       `json:"short"` // one line
 	Waiting []WaitReason `json:"waiting,omitempty"`
 	Ended   []string     `json:"ended,omitempty"` // for a done run: how it came to its end, in words
+	At      *RecordWhy   `json:"at,omitempty"`    // the record that was asked for; then the rest is as it was after it
+}
+
+// RecordWhy says why a record of a run says what it says.
+type RecordWhy struct {
+	Record    int64        `json:"record"`
+	Time      time.Time    `json:"time"`
+	Cause     string       `json:"cause"`            // what came in, in words
+	Answer    string       `json:"answer,omitempty"` // what that was answered, where it was refused
+	Decisions []RuleReason `json:"decisions,omitempty"`
+	Happened  []string     `json:"happened"` // in words
 }
 
 // EvalRun asks for the value of an expression on what a run knows now.

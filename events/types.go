@@ -154,6 +154,8 @@ type Happening struct {
 	Author      string   `json:"author,omitempty"`      // of that commit, by address
 	Channel     string   `json:"channel,omitempty"`
 	Text        string   `json:"text,omitempty"`
+
+	Why []WaitReason `json:"why,omitempty"` // what the run waits for, as penstock why says it, cut to a few kilobytes
 }
 
 // Cause names the event that something goes back to.

@@ -43,14 +43,15 @@ func (x *step) tellAgain() {
 
 // tell makes one notification.
 func (x *step) tell(r *workflows.NotifyRule) {
-	short := shortly(x.why())
+	reasons := x.why()
+	short := Shortly(reasons)
 	if x.s.Phase == phaseDone {
 		short = ended(x.s)
 	}
 	h := events.Happening{State: x.s.At, Outcome: x.s.Outcome, Channel: r.Channel}
 	if a := x.s.Open; a != nil {
 		h.Content, h.Environments, h.Deadline = a.Content, a.Envs, timePtr(a.Expires)
-		h.Missing = x.missing(a)
+		h.Missing, h.Why = x.missing(a), bounded(reasons)
 	}
 	fallback := fmt.Sprintf("%s %s: %s", x.s.Title, x.s.ID, short)
 	ch := x.d.Now.Channels[r.Channel]

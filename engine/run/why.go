@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,7 +32,7 @@ func (x *step) why() []events.WaitReason {
 	}
 	if h := x.s.Held; h != nil {
 		reasons = append(reasons, events.WaitReason{State: x.s.At, What: "held",
-			Summary: x.whyHeld(h), Next: []string{"penstock retry " + x.s.ID, "penstock cancel " + x.s.ID}})
+			Summary: x.whyHeld(h), Rules: x.heldRules(h), Next: []string{"penstock retry " + x.s.ID, "penstock cancel " + x.s.ID}})
 	}
 	if x.s.Open != nil {
 		reasons = append(reasons, x.whyApproval(x.s.Open))
@@ -103,55 +104,8 @@ func (x *step) whyTask(t *Task) (events.WaitReason, bool) {
 	return r, true
 }
 
-func (x *step) whyApproval(a *Approval) events.WaitReason {
-	r := events.WaitReason{State: a.State, What: "approval", Since: timePtr(a.AskedAt), Until: timePtr(a.Expires), Content: a.Content}
-	r.Missing = x.missing(a)
-	var rules []string
-	if spec := x.spec(a); spec != nil {
-		if len(spec.Quorum) > 0 {
-			rules = append(rules, "quorum "+quorumText(spec.Quorum))
-		}
-		if spec.Rule != nil {
-			rules = append(rules, spec.Rule.Source)
-		}
-		if len(spec.Exclude) > 0 {
-			rules = append(rules, "not "+joinWords(spec.Exclude))
-		}
-	}
-	for _, er := range x.environmentRules(a.Envs) {
-		rules = append(rules, fmt.Sprintf("%s: %s", er.env, er.Expression.Source))
-	}
-	r.Rule = strings.Join(rules, "; ")
-	for _, d := range inForce(a.Said, events.Approve, x.now) {
-		r.Have = append(r.Have, fmt.Sprintf("%s (%s) approved at %s", d.User, rolesText(d.Roles), at(d.At).Format(time.TimeOnly)))
-	}
-	x.whoCan(a, &r)
-	r.Summary = "waits for approval: " + joinWords(r.Missing)
-	if len(a.Envs) > 0 {
-		r.Summary = fmt.Sprintf("waits for approval of %s: %s", joinWords(a.Envs), joinWords(r.Missing))
-	}
-	r.Next = []string{fmt.Sprintf("penstock approve %s %s", x.s.ID, a.State), fmt.Sprintf("penstock reject %s %s", x.s.ID, a.State)}
-	return r
-}
-
-// whoCan names, of all known people, those whose approval would count now and
-// those whose would not, with the reason.
-func (x *step) whoCan(a *Approval, r *events.WaitReason) {
-	for _, who := range sortedKeys(x.knownPeople()) {
-		why := x.cannot(a, who, x.d.Now.RolesOf(who))
-		if slices.ContainsFunc(inForce(a.Said, events.Approve, x.now), func(d Decision) bool { return d.User == who }) {
-			why = who + " has approved already"
-		}
-		if why == "" {
-			r.Can = append(r.Can, who)
-		} else if !slices.Contains(r.Cannot, why) {
-			r.Cannot = append(r.Cannot, why)
-		}
-	}
-}
-
-// shortly is one line of why.
-func shortly(reasons []events.WaitReason) string {
+// Shortly is one line of why.
+func Shortly(reasons []events.WaitReason) string {
 	if len(reasons) == 0 {
 		return "waits for nothing"
 	}
@@ -160,6 +114,36 @@ func shortly(reasons []events.WaitReason) string {
 		lines = append(lines, r.State+" "+r.Summary)
 	}
 	return strings.Join(lines, "; ")
+}
+
+// maxWhy is how many bytes of why an event has at most, as JSON.
+const maxWhy = 8 << 10
+
+// bounded is why with so much left out that it fits into an event: first the
+// parts of rules, then the rules, then whole reasons.
+func bounded(reasons []events.WaitReason) []events.WaitReason {
+	fits := func() bool {
+		p, err := json.Marshal(reasons)
+		return err == nil && len(p) <= maxWhy
+	}
+	cut := func(from func(r *events.WaitReason)) bool {
+		reasons = slices.Clone(reasons)
+		for i := range reasons {
+			reasons[i].Rules = slices.Clone(reasons[i].Rules)
+			from(&reasons[i])
+		}
+		return fits()
+	}
+	done := fits() || cut(func(r *events.WaitReason) {
+		for i := range r.Rules {
+			r.Rules[i].Parts = nil
+		}
+	}) || cut(func(r *events.WaitReason) { r.Rules, r.Rule = nil, "" }) || cut(func(r *events.WaitReason) { r.Cannot = nil })
+	for !done && len(reasons) > 0 {
+		reasons = reasons[:len(reasons)-1]
+		done = fits()
+	}
+	return reasons
 }
 
 // ended is one line of how a run that has ended came to its end.
@@ -171,7 +155,7 @@ func Explain(d Definitions, s *State, records, now int64) events.WhyView {
 	v := events.WhyView{Run: View(s, records)}
 	if !s.Done() {
 		v.Waiting = Why(d, s, now)
-		v.Short = shortly(v.Waiting)
+		v.Short = Shortly(v.Waiting)
 		return v
 	}
 	v.Short = ended(s)

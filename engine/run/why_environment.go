@@ -14,6 +14,7 @@ func (x *step) whyLocked(t *Task, r *events.WaitReason) {
 	switch t.Before {
 	case beforeRules:
 		r.What, r.Missing = "rule", x.unmet(t.Env, false)
+		r.Rules = x.explainEnvironment(t.Env, x.approvalsFor(t.Env), func(e envRule) bool { return !e.asksPeople() })
 		r.Summary = fmt.Sprintf("environment %s does not let it in: %s", t.Env, joinWords(r.Missing))
 	case beforeProof:
 		r.What = "promotion"
@@ -25,7 +26,8 @@ func (x *step) whyLocked(t *Task, r *events.WaitReason) {
 			x.whyClosed(t.Env, d, r)
 		}
 	case beforePeople:
-		r.What, r.Missing = "approval", x.unmet(t.Env, true)
+		r.What, r.Missing = "people", x.unmet(t.Env, true)
+		r.Rules = x.explainEnvironment(t.Env, x.approvalsFor(t.Env), envRule.asksPeople)
 		r.Summary = fmt.Sprintf("waits until environment %s can be entered, to ask people: %s", t.Env, joinWords(r.Missing))
 	default:
 		r.What = "lock"

@@ -131,50 +131,8 @@ func (s *Service) details(ctx context.Context, id string) (*events.RunView, erro
 			view.Tasks[i].Progress = s.o.Owner.Progress(view.Tasks[i].ID)
 		}
 	}
-	s.complete(id, view.Waiting)
+	s.complete(ctx, id, view.Waiting)
 	return &view, nil
-}
-
-func (s *Service) why(ctx context.Context, who Principal, body []byte) (any, error) {
-	id, err := s.named(who, body)
-	if err != nil {
-		return nil, err
-	}
-	st, v, d, err := s.state(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	view := run.Explain(d, st, v, s.o.Owner.Now())
-	s.complete(id, view.Waiting)
-	return view, nil
-}
-
-// complete adds what the run itself does not know: who holds a lock, whether
-// a worker is alive.
-func (s *Service) complete(id string, waiting []events.WaitReason) {
-	for i := range waiting {
-		w := &waiting[i]
-		switch w.What {
-		case "lock":
-			if e := s.o.Index.Environment(w.Environment); e != nil && e.Holder != nil {
-				w.Summary = fmt.Sprintf("waits for the lock of environment %s, which run %s has since %s", w.Environment,
-					e.Holder.Run, time.UnixMilli(e.Holder.Since).UTC().Format(time.TimeOnly))
-				if n := e.Place(id); n > 0 {
-					w.Summary += fmt.Sprintf("; number %d in the queue", n)
-				}
-				w.Next = append(w.Next, "penstock why "+e.Holder.Run)
-			}
-		case "worker":
-			switch n := s.workers.serving(w.Pool, w.Kind); n {
-			case 0:
-				w.Summary += "; no live worker serves it"
-			case 1:
-				w.Summary, w.Next = w.Summary+"; one live worker serves it, busy or about to take it", nil
-			default:
-				w.Summary, w.Next = fmt.Sprintf("%s; %d live workers serve it, all busy or about to take it", w.Summary, n), nil
-			}
-		}
-	}
 }
 
 func (s *Service) decide(ctx context.Context, who Principal, body []byte) (any, error) {
