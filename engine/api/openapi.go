@@ -82,11 +82,21 @@ func (s *server) runOperations(api huma.API) {
 	huma.Register(api, ops.new("get-run", "GET /v1/runs/{run}", "Get a run",
 		"A run with its inputs, the states it went through, the tasks of the state it is in, and what it waits for.", 200, 404), s.run)
 	huma.Register(api, ops.new("explain-run", "GET /v1/runs/{run}/why", "Why a run waits",
-		"What a run waits for: which rule, what is there and what is missing, who can act; for an ended run, how it came to its end.", 200, 404), s.why)
+		"What a run waits for: which rule, what is there and what is missing, who can act; for an ended run, how it came to its end. With at, why a record of the run says what it says: each condition that was evaluated, on what it read then.", 200, 404), s.why)
 	huma.Register(api, ops.new("approve-run", "POST /v1/runs/{run}/approve", "Approve",
-		"Approves what a run waits for. The content says what was shown, so that nothing else is approved. A refusal, such as to the author of the change, is recorded and says why.", 200, 403, 404, 409, 507), s.decide(events.Approve))
+		"Approves what a run waits for. The content says what was shown, so that nothing else is approved. A refusal, such as to the author of the change, is recorded and says why.", 200, 403, 404, 409, 507), s.approve)
 	huma.Register(api, ops.new("reject-run", "POST /v1/runs/{run}/reject", "Reject",
 		"Rejects what a run waits for, likewise.", 200, 403, 404, 409, 507), s.decide(events.Reject))
+	huma.Register(api, ops.new("request-changes-of-run", "POST /v1/runs/{run}/request-changes", "Ask for changes",
+		"Holds the approval up until the same person approves, or takes it back. It does not end it.", 200, 403, 404, 409, 507), s.decide(events.RequestChanges))
+	huma.Register(api, ops.new("withdraw-decision", "POST /v1/runs/{run}/withdraw", "Take a decision back",
+		"Takes back what the caller has said of the approval that is open.", 200, 403, 404, 409, 507), s.word(events.Withdraw))
+	huma.Register(api, ops.new("delegate-decision", "POST /v1/runs/{run}/delegate", "Let somebody else decide",
+		"Lets another person decide in this approval, with the roles of the caller, who decides no more unless that is taken back.", 200, 403, 404, 409, 507), s.delegate)
+	huma.Register(api, ops.new("escalate-approval", "POST /v1/runs/{run}/escalate", "Escalate an approval",
+		"Tells at once those whom the workflow wants to be told when an approval waits too long. Who may approve is not changed by it.", 200, 403, 404, 409, 507), s.word(events.Escalate))
+	huma.Register(api, ops.new("break-glass", "POST /v1/runs/{run}/break-glass", "Break the glass",
+		"Lets this run pass the rules, policies, windows and holds of an environment, never its lock or an approval of the workflow.", 200, 403, 404, 409, 507), s.breakGlass)
 	huma.Register(api, ops.new("cancel-run", "POST /v1/runs/{run}/cancel", "Cancel a run",
 		"Cancels a run: what is going on is stopped, and what its workflow says about undoing is done.", 200, 403, 404, 409, 507), s.cancel)
 	huma.Register(api, ops.new("get-run-records", "GET /v1/runs/{run}/records", "The record of a run",
@@ -107,6 +117,10 @@ func (s *server) otherOperations(api huma.API) {
 	huma.Register(api, apply, s.apply)
 	huma.Register(api, ops.new("list-environments", "GET /v1/environments", "List environments",
 		"The environments, who holds each, who waits for it, and what is deployed there.", 200), s.environments)
+	huma.Register(api, ops.new("hold-environment", "POST /v1/environments/{environment}/hold", "Hold an environment",
+		"Keeps everything out of an environment, until a time or until the hold is taken away; what is in goes on.", 200, 403, 404, 409, 507), s.hold)
+	huma.Register(api, ops.new("unhold-environment", "POST /v1/environments/{environment}/unhold", "Take holds away",
+		"Takes one hold of an environment away, or all of them.", 200, 403, 404, 409, 507), s.unhold)
 	ops.tag = tagServer
 	huma.Register(api, ops.new("get-server", "GET /v1/server", "The server", "What the server is, and which workers are alive.", 200), s.info)
 }

@@ -97,8 +97,13 @@ func (s *server) run(ctx context.Context, in *runInput) (*body[events.RunView], 
 	return get[events.RunView](ctx, s, events.VerbGet, events.GetRun{Run: in.Run})
 }
 
-func (s *server) why(ctx context.Context, in *runInput) (*body[events.WhyView], error) {
-	return get[events.WhyView](ctx, s, events.VerbWhy, events.GetRun{Run: in.Run})
+type whyInput struct {
+	Run string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+	At  int64  `query:"at" minimum:"1" doc:"Number of a record of the run: why it says what it says."`
+}
+
+func (s *server) why(ctx context.Context, in *whyInput) (*body[events.WhyView], error) {
+	return get[events.WhyView](ctx, s, events.VerbWhy, events.GetRun{Run: in.Run, At: in.At})
 }
 
 type recordsInput struct {
@@ -153,6 +158,83 @@ func (s *server) decide(decision string) func(context.Context, *decideInput) (*c
 		return s.command(ctx, key, events.VerbDecide, events.Decide{ID: key, Run: in.Run, State: b.State, Decision: decision,
 			Comment: b.Comment, Content: b.Content, NotAfter: b.NotAfter, Via: "http"})
 	}
+}
+
+type approveBody struct {
+	State     string    `json:"state,omitempty" doc:"The state that waits for approval; may be left out when one approval is open." example:"release"`
+	Comment   string    `json:"comment,omitempty" maxLength:"2000" doc:"Shown with the decision." example:"tested by hand"`
+	Content   string    `json:"content" minLength:"1" doc:"Digest of what was shown, from the run's waiting reasons or the approval.requested event. A decision on something else is refused." example:"sha256:5f8c"`
+	NotAfter  time.Time `json:"notAfter,omitzero" doc:"The decision does not count after this time; 15 minutes from now at most, and by default."`
+	NotBefore time.Time `json:"notBefore,omitzero" doc:"The approval is valid now and counts from this time on."`
+}
+
+type approveInput struct {
+	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same decision. One is made when it is missing."`
+	Body approveBody
+}
+
+func (s *server) approve(ctx context.Context, in *approveInput) (*commandOutput, error) {
+	decision := events.Approve
+	if !in.Body.NotBefore.IsZero() {
+		decision = events.Defer
+	}
+	b, key := in.Body, keyOf(in.Key)
+	return s.command(ctx, key, events.VerbDecide, events.Decide{ID: key, Run: in.Run, State: b.State, Decision: decision, NotBefore: b.NotBefore,
+		Comment: b.Comment, Content: b.Content, NotAfter: b.NotAfter, Via: "http"})
+}
+
+type wordBody struct {
+	State   string `json:"state,omitempty" doc:"The state that waits for approval; may be left out when one approval is open." example:"release"`
+	Comment string `json:"comment,omitempty" maxLength:"2000" doc:"Shown with it." example:"back on Monday"`
+}
+
+type wordInput struct {
+	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same one. One is made when it is missing."`
+	Body *wordBody
+}
+
+// word is the operation for a decision that is not about the content.
+func (s *server) word(decision string) func(context.Context, *wordInput) (*commandOutput, error) {
+	return func(ctx context.Context, in *wordInput) (*commandOutput, error) {
+		b, key := cmp.Or(in.Body, &wordBody{}), keyOf(in.Key)
+		return s.command(ctx, key, events.VerbDecide, events.Decide{ID: key, Run: in.Run, State: b.State, Decision: decision, Comment: b.Comment, Via: "http"})
+	}
+}
+
+type delegateBody struct {
+	State   string `json:"state,omitempty" doc:"The state that waits for approval; may be left out when one approval is open." example:"release"`
+	Comment string `json:"comment,omitempty" maxLength:"2000" doc:"Shown with it." example:"back on Monday"`
+	To      string `json:"to" minLength:"1" doc:"Name of who decides instead, with your roles." example:"li"`
+}
+
+type delegateInput struct {
+	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same one. One is made when it is missing."`
+	Body delegateBody
+}
+
+func (s *server) delegate(ctx context.Context, in *delegateInput) (*commandOutput, error) {
+	b, key := in.Body, keyOf(in.Key)
+	return s.command(ctx, key, events.VerbDecide, events.Decide{ID: key, Run: in.Run, State: b.State, Decision: events.Delegate, To: b.To,
+		Comment: b.Comment, Via: "http"})
+}
+
+type glassBody struct {
+	Environment string `json:"environment" minLength:"1" doc:"The environment whose rules, windows and holds are passed." example:"production"`
+	Reason      string `json:"reason" minLength:"1" maxLength:"2000" doc:"Why; it is in the record for good." example:"the shop is down"`
+}
+
+type glassInput struct {
+	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same one. One is made when it is missing."`
+	Body glassBody
+}
+
+func (s *server) breakGlass(ctx context.Context, in *glassInput) (*commandOutput, error) {
+	key := keyOf(in.Key)
+	return s.command(ctx, key, events.VerbBreakGlass, events.BreakGlass{ID: key, Run: in.Run, Environment: in.Body.Environment, Reason: in.Body.Reason})
 }
 
 type cancelBody struct {
