@@ -50,7 +50,7 @@ func (x *step) undoingOutcome() (string, *events.TaskError, bool) {
 // unfinished in environments, unless the workflow says itself what happens
 // after a cancel. It tells whether that is over.
 func (x *step) undoneAfterCancel() bool {
-	if x.d.Workflow.Spec.OnCancel != "" {
+	if x.d.Workflow.Spec.OnCancel != "" && !x.s.Cancel.Last {
 		return true
 	}
 	if x.s.Undoing == nil || !x.s.Undoing.Cancel {

@@ -487,8 +487,11 @@ func (x *step) givenUp(t *Task) string {
 
 // cancelTask stops a task: one that nobody has is over, one that runs is told.
 func (x *step) cancelTask(t *Task) {
-	if x.undoes(t) {
-		return // what is being undone is undone to its end
+	if x.undoes(t) { // it is undone to its end
+		if t.Status == taskParked {
+			x.queue(t)
+		}
+		return
 	}
 	switch t.Status {
 	case taskDone, taskCancelling, taskUndoing, taskStopping:
