@@ -399,6 +399,13 @@ type Applied struct {
 	Definitions []Definition      `json:"definitions"`
 	Problems    []json.RawMessage `json:"problems,omitempty"` // of workflows.Problem
 	Text        string            `json:"text,omitempty"`     // the problems for people
+	Meaning     []Meaning         `json:"meaning,omitempty"`  // of the change, what weakens something first
+}
+
+// Meaning is one thing that a change of definitions means.
+type Meaning struct {
+	Text   string `json:"text"`             // "Workflow release, approve: quorum lowered from 2 × lead to 1 × lead"
+	Weaker bool   `json:"weaker,omitempty"` // it lets through what was held before
 }
 
 // Definition is a document in force.

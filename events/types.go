@@ -70,8 +70,8 @@ const (
 	EventIgnored = "dev.penstock.event.ignored.v1" // Cause, Reasons: why nothing matched
 	EventRefused = "dev.penstock.event.refused.v1" // Cause, Reasons: not an event, or a trigger's rule or inputs failed
 
-	DefinitionApplied     = "dev.penstock.definition.applied.v1"     // By, Definitions, Commit, Author
-	DefinitionRemoved     = "dev.penstock.definition.removed.v1"     // By, Definitions, Commit, Author: those that were in force and are not any more
+	DefinitionApplied     = "dev.penstock.definition.applied.v1"     // By, Definitions, Commit, Author, Warnings: what the change weakens
+	DefinitionRemoved     = "dev.penstock.definition.removed.v1"     // By, Definitions, Commit, Author, Warnings: those that were in force and are not any more
 	DefinitionRefused     = "dev.penstock.definition.refused.v1"     // By, Reasons (one line for each problem), Commit, Author
 	DefinitionRecovered   = "dev.penstock.definition.recovered.v1"   // By, Commit, Author: a source that was refused or unreachable is good again
 	DefinitionUnreachable = "dev.penstock.definition.unreachable.v1" // By, Reason, Commit (the newest that was read): what came from it stays in force

@@ -38,7 +38,7 @@ var arrows = []arrow{
 	{"engine/env", []string{"events", "workflows", "engine/record", "engine/run"}},
 	{"engine/scenario", []string{"events", "workflows", "engine/record", "engine/run", "engine/env"}},
 	{"engine/internal/journal/...", []string{"events", "engine/internal/journal"}},
-	{"engine/internal/...", []string{"events", "events/bus", "workflows", "workflows/parse", "engine/record", "engine/run", "engine/env", "engine/internal/...", "events/bus/funnel"}},
+	{"engine/internal/...", []string{"events", "events/bus", "workflows", "workflows/parse", "workflows/compare", "engine/record", "engine/run", "engine/env", "engine/internal/...", "events/bus/funnel"}},
 	{"engine/api", []string{"events", "events/bus", "workflows", "engine/record", "engine/internal/service"}},
 	{"engine/console", []string{"events", "events/bus", "workflows", "engine/record", "engine/internal/service"}},
 	{"engine", []string{"events", "events/bus", "workflows", "workflows/parse", "engine/..."}},

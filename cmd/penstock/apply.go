@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/penstock-cd/penstock/events"
@@ -33,8 +34,9 @@ and below, hidden directories left out.
 What is applied is remembered under a name, --source, which is the path unless
 another one is given. --prune removes what was applied under that name before
 and is not in the files any more; nothing else is ever removed. What would
-change is shown first. Before something is removed it asks, and elsewhere than
-on a terminal it wants --yes. What comes from a folder or repository that the
+change is shown first, and what that means, as penstock diff says it. Before
+something is removed or weakened it asks; elsewhere than on a terminal it wants
+--yes before it removes anything. What comes from a folder or repository that the
 server watches is changed there, not with this command.`,
 		Example: `  penstock apply -f penstock/
   penstock apply -f release.yaml --dry-run
@@ -91,7 +93,7 @@ func (s *session) apply(ctx context.Context, request events.Apply, dryRun, yes b
 		}
 		if lines := applyLines(would); watched && len(lines) > 0 {
 			a.note("%s", strings.Join(lines, "\n"))
-			if len(removed) > 0 && !a.confirm("apply") {
+			if (len(removed) > 0 || weakens(would)) && !a.confirm("apply") {
 				return &failure{exit: exitFailed, code: "not_confirmed", message: "nothing was changed"}
 			}
 		}
@@ -114,14 +116,29 @@ func changed(a events.Applied, change string) (names []string) {
 	return names
 }
 
-// applyLines says what would change, one line for each definition.
+// applyLines says what would change, and what that means.
 func applyLines(a events.Applied) (lines []string) {
 	for _, change := range []string{"created", "changed", "removed"} {
 		for _, name := range changed(a, change) {
 			lines = append(lines, change+": "+clean(name))
 		}
 	}
+	for _, m := range a.Meaning {
+		lines = append(lines, meaning(m))
+	}
 	return lines
+}
+
+// meaning is a line of penstock diff.
+func meaning(m events.Meaning) string {
+	if m.Weaker {
+		return "! weaker: " + oneLine(m.Text)
+	}
+	return "  " + oneLine(m.Text)
+}
+
+func weakens(a events.Applied) bool {
+	return slices.ContainsFunc(a.Meaning, func(m events.Meaning) bool { return m.Weaker })
 }
 
 func (a *app) printApplied(applied events.Applied, dryRun bool) error {
@@ -145,6 +162,9 @@ func (a *app) printApplied(applied events.Applied, dryRun bool) error {
 			a.note("%s", text)
 		}
 		if dryRun {
+			for _, m := range applied.Meaning {
+				a.note("%s", meaning(m))
+			}
 			a.note("(dry run: nothing was changed)")
 		}
 	}

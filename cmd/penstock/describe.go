@@ -93,9 +93,9 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 	case events.EventRefused:
 		return join("event refused:", strings.Join(h.Reasons, "; "), causeText(h.Cause))
 	case events.DefinitionApplied:
-		return join("in force:", strings.Join(shortDigests(h.Definitions), ", "))
+		return join("in force"+atCommit(h)+":", strings.Join(shortDigests(h.Definitions), ", "), list("weaker: ", h.Warnings))
 	case events.DefinitionRemoved:
-		return join("not in force any more:", strings.Join(shortDigests(h.Definitions), ", "))
+		return join("not in force any more"+atCommit(h)+":", strings.Join(shortDigests(h.Definitions), ", "), list("weaker: ", h.Warnings))
 	case events.DefinitionRefused:
 		return join("refused"+atCommit(h)+":", strings.Join(h.Reasons, "; "))
 	case events.DefinitionRecovered:

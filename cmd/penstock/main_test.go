@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -12,7 +16,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"penstock": main})
 }
 
-// TestScripts runs testdata/script: what the binary does without a server.
+// TestScripts runs testdata/script: what the binary does without a server, and
+// with one that a script starts.
 // UPDATE=1 writes the outputs that the scripts compare with.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -29,7 +34,7 @@ func TestScripts(t *testing.T) {
 			}
 			return os.MkdirAll(home, 0o700)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "serves": serves},
 	})
 }
 
@@ -42,4 +47,37 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got := exitCode(err); got != args[0] {
 		ts.Fatalf("penstock %q exited with %s, want %s\n%s", args[1:], got, args[0], ts.ReadFile("stderr"))
 	}
+}
+
+// serves starts a server in $WORK/data, which the commands find from then on,
+// and waits until it answers: serves --workflows watched.
+func serves(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: serves ARGS...")
+	}
+	data := ts.MkAbs("data")
+	program, err := exec.LookPath("penstock")
+	ts.Check(err)
+	cmd := exec.Command(program, append([]string{"server", "--data", data, "--listen", "127.0.0.1:0", "--http", "none", "--no-remember"}, args...)...)
+	cmd.Dir = ts.MkAbs(".")
+	for _, name := range []string{"HOME", "PATH", "USER", "TMPDIR"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait() // it was asked to end
+	})
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "ready") {
+			go func() { _, _ = io.Copy(io.Discard, out) }()
+			ts.Setenv("PENSTOCK_DATA", data)
+			ts.Setenv("PENSTOCK_CREDENTIAL", filepath.Join(data, "admin.json"))
+			return
+		}
+	}
+	ts.Fatalf("the server does not get ready")
 }

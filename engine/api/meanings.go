@@ -18,6 +18,7 @@ var typeMeanings = map[string]string{
 	"ErrorDetail":      "One thing that is wrong with a request.",
 	"Origin":           "Where a definition came from.",
 	"HoldView":         "A hold that keeps everything out of an environment.",
+	"Meaning":          "One thing that a change of definitions means.",
 	"Looked":           "What came of a webhook of a Git server.",
 	"Outcome":          "What came of a command.",
 	"Output":           "A piece of the output of a run.",
@@ -62,6 +63,7 @@ var fieldMeanings = map[string]map[string]string{
 		"definitions": "Each document, and what came of it.",
 		"problems":    "What is wrong, each with file, line, column and a hint; warnings keep nothing from counting.",
 		"text":        "The problems for people.",
+		"meaning":     "What the change means, what weakens something first.",
 	},
 	"Cause": {"id": "Id of the event.", "source": "Source of the event.", "type": "Type of the event."},
 	"Definition": {
@@ -82,6 +84,10 @@ var fieldMeanings = map[string]map[string]string{
 		"problems": "How many problems keep something of it out of force.",
 		"error":    "Why it cannot be read now; what came from it stays in force.",
 		"since":    "Since when that is so.",
+	},
+	"Meaning": {
+		"text":   "In words.",
+		"weaker": "It lets through what was held before.",
 	},
 	"Origin": {
 		"source": inSource,

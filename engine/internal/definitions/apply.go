@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows"
+	"github.com/penstock-cd/penstock/workflows/compare"
 	"github.com/penstock-cd/penstock/workflows/parse"
 )
 
@@ -76,7 +78,7 @@ func (s *Store) Apply(ctx context.Context, c Change) (*events.Applied, error) {
 	problems = slices.Concat(c.Problems, problems, p.prune(c))
 	set, more := p.settle(c.Source)
 	problems = append(problems, more...)
-	out := &events.Applied{Definitions: p.changes(set.Documents), Text: parse.Text(problems)}
+	out := &events.Applied{Definitions: p.changes(set.Documents), Text: parse.Text(problems), Meaning: s.meaning(before, set.Catalog())}
 	for _, problem := range problems {
 		raw, err := json.Marshal(problem)
 		if err != nil {
@@ -88,6 +90,23 @@ func (s *Store) Apply(ctx context.Context, c Change) (*events.Applied, error) {
 		return out, nil
 	}
 	return out, s.enforce(ctx, set)
+}
+
+// meaning says what a change means. The change counts whether or not that can be said.
+func (s *Store) meaning(before, after *workflows.Catalog) (out []events.Meaning) {
+	if before.Digest == after.Digest {
+		return nil
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("what a change of definitions means cannot be said", "panic", p, "stack", string(debug.Stack()))
+			out = nil
+		}
+	}()
+	for _, c := range compare.Catalogs(before, after) {
+		out = append(out, events.Meaning{Text: c.String(), Weaker: c.Weaker})
+	}
+	return out
 }
 
 // enforce makes a set current, where it is not what is.

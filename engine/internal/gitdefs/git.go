@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -191,12 +192,15 @@ func (t *tail) text() string {
 	var kept []string
 	for _, line := range lines[max(0, len(lines)-5):] {
 		line = strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(line, "fatal: "), "error: "))
-		if line != "" && !strings.HasPrefix(line, "warning: filtering not recognized") {
+		if line != "" && !slices.ContainsFunc(empty, func(words string) bool { return strings.HasPrefix(line, words) }) {
 			kept = append(kept, line)
 		}
 	}
 	return strings.Join(kept, "; ")
 }
+
+// empty are the beginnings of lines that say nothing.
+var empty = []string{"warning: filtering not recognized", "Please make sure you have the correct access rights", "and the repository exists."}
 
 // says reports whether git said one of some things, in any case.
 func says(err error, parts ...string) bool {

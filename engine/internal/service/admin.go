@@ -86,18 +86,33 @@ func (s *Service) Apply(ctx context.Context, d Delivery) (*events.Applied, error
 	}
 	h := events.Happening{By: d.By, Commit: d.Commit, Author: d.Author}
 	if len(changed) > 0 {
-		h.Definitions = changed
+		h.Definitions, h.Warnings = changed, weaker(applied)
 		s.Emit(events.DefinitionApplied, h)
 	}
 	if len(removed) > 0 {
 		h.Definitions = removed
+		if len(changed) > 0 {
+			h.Warnings = nil // they are told already
+		} else {
+			h.Warnings = weaker(applied)
+		}
 		s.Emit(events.DefinitionRemoved, h)
 	}
 	if problems := Serious(applied); len(problems) > 0 && (d.Tell == nil || d.Tell(problems)) {
-		h.Definitions, h.Reasons = nil, fitting(problems)
+		h.Definitions, h.Warnings, h.Reasons = nil, nil, fitting(problems)
 		s.Emit(events.DefinitionRefused, h)
 	}
 	return applied, nil
+}
+
+// weaker says what a change weakens.
+func weaker(a *events.Applied) (lines []string) {
+	for _, m := range a.Meaning {
+		if m.Weaker {
+			lines = append(lines, m.Text)
+		}
+	}
+	return fitting(lines)
 }
 
 // Serious gives the problems that are no warnings, one line each.
