@@ -161,8 +161,10 @@ func (a *app) printEvaluation(e events.Evaluation) error {
 				t.rows = append(t.rows, []string{strings.Repeat("  ", p.Depth) + oneLine(p.Source), v})
 			}
 		}
-		if len(t.rows) > 0 {
+		if e.Error == "" && len(t.rows) > 0 {
 			fmt.Fprintln(a.stdout)
+		}
+		if len(t.rows) > 0 {
 			t.print(a.stdout, "")
 		}
 	}

@@ -175,6 +175,9 @@ func (g *search) shrink(s *workflows.Scenario, items []*Item) *workflows.Scenari
 			s = less
 		}
 	}
+	if less := with(s, func(spec *workflows.ScenarioSpec) { spec.Facts.Attestations = nil }); good(less) {
+		s = less
+	}
 	if less := with(s, func(spec *workflows.ScenarioSpec) { spec.Facts.Authors = nil }); good(less) {
 		s = less
 	}
@@ -242,9 +245,11 @@ func (g *search) neighbours(s *workflows.Scenario) []*workflows.Scenario {
 			g.decisions(s, path, m.At, add)
 		case events.StateEntered:
 			g.arrivals(s, path, m, add)
+			g.together(r, path, add)
 		}
 	}
 	g.inputs(s, add)
+	g.situations(s, r, add)
 	add(func(spec *workflows.ScenarioSpec) {
 		if spec.Facts.Authors == nil {
 			spec.Facts.Authors = []string{"author"}
@@ -354,17 +359,96 @@ func (g *search) decisions(s *workflows.Scenario, path string, at time.Duration,
 	}
 	acts(approves)
 	acts(approves, can...)
+	rejects := func(user string, at workflows.Duration) *workflows.PersonAct {
+		return &workflows.PersonAct{At: at, User: user, Rejects: path}
+	}
 	for i := range min(len(can), 3) {
 		acts(approves, can[i])
-		acts(func(user string, at workflows.Duration) *workflows.PersonAct {
-			return &workflows.PersonAct{At: at, User: user, Rejects: path}
-		}, can[i])
+		acts(rejects, can[i])
 	}
+	acts(rejects, can...)
 	if len(can) > 0 {
 		acts(func(user string, at workflows.Duration) *workflows.PersonAct {
 			return &workflows.PersonAct{At: at, User: user, Cancels: true}
 		}, can[0])
 	}
+}
+
+// together lets all that is done in a state fail.
+func (g *search) together(r *Result, state string, add func(func(*workflows.ScenarioSpec))) {
+	var paths []string
+	for _, e := range r.Effects {
+		if strings.HasPrefix(e.Task, state+".") && !slices.Contains(paths, e.Task) {
+			paths = append(paths, e.Task)
+		}
+	}
+	if len(paths) > 1 {
+		add(func(spec *workflows.ScenarioSpec) {
+			for _, path := range paths {
+				spec.Tasks[path] = []*workflows.TaskAnswer{{Fails: &workflows.TaskFailure{Code: "failed"}}}
+			}
+		})
+	}
+}
+
+// situations tries what environments ask for: that an artifact succeeded
+// somewhere before, and attestations for which their rules probably hold.
+func (g *search) situations(s *workflows.Scenario, r *Result, add func(func(*workflows.ScenarioSpec))) {
+	proofs := r.end.main().run().Proofs
+	for _, key := range sortedKeys(proofs) {
+		if p := proofs[key]; !p.Proven {
+			add(func(spec *workflows.ScenarioSpec) {
+				spec.Environments[p.Environment] = &workflows.Situation{Succeeded: []string{p.Artifact}}
+			})
+		}
+	}
+	var attested []map[string]any
+	for _, env := range environmentsOf(g.cat, g.wf) {
+		visit := func(_ string, e *workflows.Expr) {
+			if words := tokens(e.Source); len(words) > 0 && words[0].text == "attestations" {
+				attested = append(attested, fieldsFor(words))
+			}
+		}
+		eachExpr(reflect.ValueOf(g.cat.Environments[env]).Elem(), "", visit)
+		for _, name := range sortedKeys(g.cat.Policies) {
+			if p := g.cat.Policies[name]; p.Matches(g.cat.Environments[env], g.wf.Metadata.Name) {
+				eachExpr(reflect.ValueOf(p).Elem(), "", visit)
+			}
+		}
+	}
+	if len(attested) > 0 && s.Spec.Facts.Attestations == nil {
+		add(func(spec *workflows.ScenarioSpec) { spec.Facts.Attestations = attested })
+	}
+}
+
+// fieldsFor makes a map for which a condition over its fields probably holds.
+func fieldsFor(words []token) map[string]any {
+	out := map[string]any{}
+	for i := 1; i+2 < len(words); i++ {
+		if words[i-1].kind != 'i' || !words[i].is(".") || words[i+1].kind != 'i' || words[i+2].is("(") {
+			continue
+		}
+		if v, ok := wanted(words, i+2); ok {
+			out[words[i+1].text] = v
+		}
+	}
+	return out
+}
+
+// wanted is the value for which a comparison holds whose operator stands at i;
+// a name that is compared with nothing is wanted to be true.
+func wanted(words []token, i int) (any, bool) {
+	if i >= len(words) || words[i].is("&&") || words[i].is("||") || words[i].is(")") {
+		return true, true
+	}
+	if i+1 >= len(words) || words[i].kind != 'o' {
+		return nil, false
+	}
+	v, ok := literal(words[i+1])
+	if n, isInt := v.(int64); isInt && words[i].is(">") {
+		v = n + 1
+	}
+	return v, ok
 }
 
 // arrivals tries the events that a state listens for, while it is busy.
@@ -381,8 +465,12 @@ func (g *search) arrivals(s *workflows.Scenario, path string, m Moment, add func
 	if st.Wait != nil && st.Wait.Event != "" {
 		arms = append(arms, &workflows.EventArm{Event: st.Wait.Event, When: st.Wait.When})
 	}
+	read := readOf(wf, st.Name)
 	for _, arm := range arms {
 		ev := &workflows.EventAct{At: workflows.Duration(m.At + time.Minute), Type: strings.ReplaceAll(arm.Event, "*", "x"), Data: dataFor(arm.When)}
+		for _, path := range read {
+			put(&ev.Data, path, strings.Join(path, "."), false)
+		}
 		add(func(spec *workflows.ScenarioSpec) {
 			spec.Events = append(spec.Events, ev)
 			for _, b := range sortedKeys(st.Parallel) {
@@ -457,9 +545,9 @@ func dataFor(when *workflows.Expr) map[string]any {
 	if when == nil {
 		return nil
 	}
-	data := map[string]any{}
+	var data map[string]any
 	words := tokens(when.Source)
-	for i := 0; i+4 < len(words); i++ {
+	for i := 0; i+2 < len(words); i++ {
 		if words[i].text != "event" || !words[i+1].is(".") || words[i+2].text != "data" {
 			continue
 		}
@@ -468,25 +556,56 @@ func dataFor(when *workflows.Expr) map[string]any {
 		for ; j+1 < len(words) && words[j].is(".") && words[j+1].kind == 'i'; j += 2 {
 			path = append(path, words[j+1].text)
 		}
-		if j+1 >= len(words) || len(path) == 0 || words[j].kind != 'o' {
-			continue
-		}
-		v, ok := literal(words[j+1])
-		if n, isInt := v.(int64); isInt && words[j].is(">") {
-			v = n + 1
-		}
-		if ok {
-			into := data
-			for _, key := range path[:len(path)-1] {
-				next, _ := into[key].(map[string]any)
-				if next == nil {
-					next = map[string]any{}
-					into[key] = next
-				}
-				into = next
-			}
-			into[path[len(path)-1]] = v
+		if v, ok := wanted(words, j); ok && len(path) > 0 {
+			put(&data, path, v, true)
 		}
 	}
 	return data
+}
+
+// put puts a value where a path leads; over says that it takes the place of
+// what is there.
+func put(into *map[string]any, path []string, v any, over bool) {
+	if *into == nil {
+		*into = map[string]any{}
+	}
+	m := *into
+	for _, key := range path[:len(path)-1] {
+		next, ok := m[key].(map[string]any)
+		if !ok {
+			if m[key] != nil && !over {
+				return
+			}
+			next = map[string]any{}
+			m[key] = next
+		}
+		m = next
+	}
+	if last := path[len(path)-1]; over || m[last] == nil {
+		m[last] = v
+	}
+}
+
+// readOf lists what a workflow reads of the data of the event that a state
+// waits for.
+func readOf(wf *workflows.Workflow, state string) [][]string {
+	var out [][]string
+	see := func(refs [][]string) {
+		for _, ref := range refs {
+			if len(ref) > 3 && ref[0] == state && ref[1] == "event" && ref[2] == "data" {
+				out = append(out, ref[3:])
+			}
+		}
+	}
+	eachPart(reflect.ValueOf(wf).Elem(), "", func(_ string, v reflect.Value) {
+		switch part := v.Addr().Interface().(type) {
+		case *workflows.Data:
+			see(part.Refs())
+		case *workflows.Expr:
+			if part.Program != nil {
+				see(part.Program.Refs())
+			}
+		}
+	})
+	return out
 }

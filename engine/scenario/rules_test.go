@@ -2,6 +2,7 @@ package scenario_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -150,6 +151,33 @@ func TestAMutantIsOneChangeOfARule(t *testing.T) {
 	}
 	if r := scenario.Play(c, list[0]); !r.Passed() {
 		t.Errorf("the definitions themselves are changed: %+v", r.Failures)
+	}
+}
+
+// TestEveryTransitionOfEveryFeatureIsFound: from no scenario at all, a search
+// finds ones that take every transition of every workflow in testdata.
+func TestEveryTransitionOfEveryFeatureIsFound(t *testing.T) {
+	names, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		c := catalog(t, archive(t, strings.TrimSuffix(filepath.Base(name), ".txtar")))
+		for wf := range c.Workflows {
+			cov := scenario.NewCoverage(c, wf)
+			for _, g := range scenario.Generate(c, wf, nil) {
+				r := scenario.Play(c, g.Scenario)
+				if !r.Passed() {
+					t.Errorf("%s: %s: %+v", name, g.Scenario.Metadata.Name, r.Failures)
+				}
+				cov.Add(r)
+			}
+			for _, it := range cov.Items {
+				if it.Sort != scenario.SortRule && !it.Covered {
+					t.Errorf("%s: %s %s is not found", name, it.Sort, it.Name)
+				}
+			}
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package parse
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -18,14 +19,21 @@ import (
 func EncodeScenario(s *workflows.Scenario) ([]byte, error) {
 	root := mapping("apiVersion", workflows.APIVersion, "kind", workflows.KindScenario)
 	body := written(reflect.ValueOf(s).Elem())
+	for i := 1; i < len(body.Content); i += 2 {
+		if body.Content[i-1].Value == "spec" {
+			body.Content[i].Style &^= yaml.FlowStyle
+		}
+	}
 	root.Content = append(root.Content, body.Content...)
 	var b bytes.Buffer
-	enc := yaml.NewEncoder(&b)
-	enc.SetIndent(2)
-	if err := enc.Encode(root); err != nil {
+	d, err := yaml.NewDumper(&b, yaml.WithIndent(2), yaml.WithLineWidth(-1))
+	if err == nil {
+		err = errors.Join(d.Dump(root), d.Close())
+	}
+	if err != nil {
 		return nil, fmt.Errorf("scenario %s: %w", s.Metadata.Name, err)
 	}
-	return b.Bytes(), enc.Close()
+	return b.Bytes(), nil
 }
 
 func mapping(pairs ...string) *yaml.Node {
@@ -92,10 +100,13 @@ func written(v reflect.Value) *yaml.Node {
 		}
 		n := &yaml.Node{Kind: yaml.SequenceNode}
 		for i := range v.Len() {
-			if value := written(v.Index(i)); value != nil {
+			switch value := written(v.Index(i)); {
+			case value != nil:
 				n.Content = append(n.Content, value)
-			} else {
+			case v.Index(i).Kind() == reflect.Pointer: // an answer that says nothing
 				n.Content = append(n.Content, &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle})
+			default:
+				n.Content = append(n.Content, scalar(v.Index(i).Interface()))
 			}
 		}
 		return compact(n)
