@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -85,5 +86,60 @@ func TestAReportThatCannotBeWrittenIsAFailure(t *testing.T) {
 	}
 	if p, err := os.ReadFile(name); err != nil || !strings.Contains(string(p), "<testsuites>") {
 		t.Errorf("%s %v", p, err)
+	}
+}
+
+var yamlBlock = regexp.MustCompile("(?ms)^```(yaml|yaml fails|text)\n(.*?)^```$")
+
+// TestTheScenariosOfTheDocumentationAreAsTheyAreDescribed plays the scenarios
+// of docs/testing.md. UPDATE=1 writes the failure that the page shows.
+func TestTheScenariosOfTheDocumentationAreAsTheyAreDescribed(t *testing.T) {
+	const name = "../../docs/testing.md"
+	page, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var good, bad []parse.File
+	var shown string
+	for i, m := range yamlBlock.FindAllStringSubmatch(string(page), -1) {
+		file := parse.File{Name: fmt.Sprintf("example%d.yaml", i+1), Content: []byte(m[2])}
+		switch m[1] {
+		case "yaml":
+			good = append(good, file)
+		case "yaml fails":
+			file.Name = "release_test.yaml"
+			bad = append(bad, file)
+		case "text":
+			shown = m[2]
+		}
+	}
+	set, problems := parse.Files(append(good, bad...))
+	if len(problems) > 0 {
+		t.Fatal(parse.Text(problems))
+	}
+	var out bytes.Buffer
+	a := newApp(nil, &out, &out)
+	for _, r := range playAll(set.Catalog(), regexp.MustCompile("")).results {
+		fails := r.Scenario.Origin.Pos.File == "release_test.yaml"
+		if r.Passed() == fails {
+			t.Errorf("%s: %+v", r.Scenario.Metadata.Name, r.Failures)
+		}
+		if fails {
+			a.printFailed(r)
+		}
+	}
+	want := strings.TrimRight(out.String(), "\n") + "\n"
+	differs := func(a, b string) bool { // the story has the words of the core
+		a, _, _ = strings.Cut(a, "how it went")
+		b, _, _ = strings.Cut(b, "how it went")
+		return a != b
+	}
+	if os.Getenv("UPDATE") != "" {
+		page = []byte(strings.Replace(string(page), "```text\n"+shown+"```", "```text\n"+want+"```", 1))
+		if err := os.WriteFile(name, page, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if differs(shown, want) {
+		t.Errorf("the page shows another failure than there is:\n%s", want)
 	}
 }
