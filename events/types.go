@@ -76,7 +76,7 @@ const (
 	DefinitionRecovered   = "dev.penstock.definition.recovered.v1"   // By, Commit, Author: a source that was refused or unreachable is good again
 	DefinitionUnreachable = "dev.penstock.definition.unreachable.v1" // By, Reason, Commit (the newest that was read): what came from it stays in force
 
-	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content
+	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content, Reason ("reminder" for one that was sent before)
 	NotificationFailed = "dev.penstock.notification.failed.v1" // Channel, Error
 )
 
@@ -84,6 +84,9 @@ const (
 // its time has come: Data is {"at": the time, "head": commit of the workflow's
 // file, where it has one}. It stands in records only.
 const ScheduleFired = "dev.penstock.schedule.fired.v1"
+
+// Reminder is the Reason of a Notification that tells again what was told before.
+const Reminder = "reminder"
 
 // Types lists every type of event that is emitted, in the order of the documentation.
 func Types() []string {

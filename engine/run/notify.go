@@ -25,7 +25,7 @@ func (x *step) notify() {
 			continue
 		}
 		if ok && !x.s.Told[i] {
-			x.tell(r)
+			x.tell(r, "")
 		}
 		x.s.Told[i] = ok
 	}
@@ -36,19 +36,19 @@ func (x *step) tellAgain() {
 	for i, r := range x.d.Workflow.Spec.Notify {
 		ok, err := x.rule(r.When, fmt.Sprintf("spec.notify[%d].when", i), map[string]any{"state": x.s.At, "outcome": x.s.Outcome})
 		if ok && err == nil {
-			x.tell(r)
+			x.tell(r, events.Reminder)
 		}
 	}
 }
 
-// tell makes one notification.
-func (x *step) tell(r *workflows.NotifyRule) {
+// tell makes one notification; reason is events.Reminder for one that was made before.
+func (x *step) tell(r *workflows.NotifyRule, reason string) {
 	reasons := x.why()
 	short := Shortly(reasons)
 	if x.s.Phase == phaseDone {
 		short = ended(x.s)
 	}
-	h := events.Happening{State: x.s.At, Outcome: x.s.Outcome, Channel: r.Channel}
+	h := events.Happening{State: x.s.At, Outcome: x.s.Outcome, Channel: r.Channel, Reason: reason}
 	if a := x.s.Open; a != nil {
 		h.Content, h.Environments, h.Deadline = a.Content, a.Envs, timePtr(a.Expires)
 		h.Missing, h.Why = x.missing(a), bounded(reasons)
