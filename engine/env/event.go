@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/record"
@@ -19,9 +20,30 @@ type Event struct {
 	Cause   events.Cause  `json:"cause"`
 	Now     int64         `json:"t"`
 	Runs    []string      `json:"runs,omitempty"`
-	Told    []string      `json:"told,omitempty"`    // runs that listen for it and were told
+	Tell    []string      `json:"tell,omitempty"`    // runs that listen for it and are still to be told, one after the other
 	Reasons []string      `json:"reasons,omitempty"` // what matched, or why not
 	Outbox  []record.Send `json:"outbox,omitempty"`
+
+	By  string          `json:"by,omitempty"`  // who published it, while runs are to be told
+	Raw json.RawMessage `json:"raw,omitempty"` // the event, as long
+}
+
+// maxListening is how many runs are told of an event.
+const maxListening = 5000
+
+// Messages are those that wait for an answer: first runs that it starts, then
+// one after the other those that listen for it.
+func (e *Event) Messages() []record.Send {
+	if len(e.Outbox) > 0 || len(e.Tell) == 0 {
+		return e.Outbox
+	}
+	run := e.Tell[0]
+	return []record.Send{{To: record.Run, ID: run, Input: record.Input{ID: e.signalID(run), Kind: record.InSignal, By: e.By,
+		Signal: &record.Signal{Cause: e.Cause, Event: e.Raw}}}}
+}
+
+func (e *Event) signalID(run string) string {
+	return record.Derive("signal", e.By, e.Cause.Source, e.Cause.ID, run)
 }
 
 // LoadEvent reads a state from a record.
@@ -89,19 +111,25 @@ func (m *matcher) match(in record.Input, now int64) {
 
 // tell tells runs that listen for the event. Whether it counts is theirs to say.
 func (m *matcher) tell(runs []string, raw json.RawMessage) {
-	for _, run := range runs {
-		m.e.Told = append(m.e.Told, run)
-		m.e.Reasons = append(m.e.Reasons, fmt.Sprintf("run %s listens for it and is told", run))
-		m.e.Outbox = append(m.e.Outbox, record.Send{To: record.Run, ID: run, Input: record.Input{
-			ID: record.Derive("signal", m.by, m.e.Cause.Source, m.e.Cause.ID, run), Kind: record.InSignal, By: m.by,
-			Signal: &record.Signal{Cause: m.e.Cause, Event: raw}}})
+	if len(runs) == 0 {
+		return
 	}
+	if over := len(runs) - maxListening; over > 0 {
+		runs = runs[:maxListening]
+		m.e.Reasons = append(m.e.Reasons, fmt.Sprintf("%d more runs listen for it, and are too many to be told", over))
+	}
+	m.e.Tell, m.e.By, m.e.Raw = runs, m.by, raw
+	names := strings.Join(runs[:min(len(runs), 5)], ", ")
+	if len(runs) > 5 {
+		names += " and others"
+	}
+	m.e.Reasons = append(m.e.Reasons, fmt.Sprintf("%d runs listen for it and are told: %s", len(runs), names))
 }
 
 // conclude tells what came of the event.
 func (m *matcher) conclude() {
 	switch {
-	case len(m.e.Runs) > 0 || len(m.e.Told) > 0:
+	case len(m.e.Runs) > 0 || len(m.e.Tell) > 0:
 		m.emit(events.EventMatched)
 	case m.refused:
 		m.emit(events.EventRefused)
@@ -213,22 +241,25 @@ func Scope(ev *events.Event, now int64) map[string]any {
 	return map[string]any{"event": run.EventScope(ev), "now": time.UnixMilli(now).UTC()}
 }
 
-// answeredEvent takes the answer of a run that the event started.
+// answeredEvent takes the answer of a run that the event started, or that was
+// told of it. One that does not listen any more is no fault.
 func answeredEvent(prev *Event, v int64, sent *record.Sent, now int64) Transition {
+	e := new(*prev)
+	e.Now = max(now, e.Now)
+	t := Transition{Record: true, Answer: record.Answer{Status: events.StatusApplied}, State: e}
+	if len(e.Tell) > 0 && sent.ID == e.signalID(e.Tell[0]) {
+		if e.Tell = e.Tell[1:]; len(e.Tell) == 0 {
+			e.Tell, e.By, e.Raw = nil, "", nil
+		}
+		return t
+	}
 	i := slices.IndexFunc(prev.Outbox, func(s record.Send) bool { return s.Input.ID == sent.ID })
 	if i < 0 {
 		return Transition{Answer: record.Answer{Status: events.StatusAlready}, State: prev}
 	}
-	e := new(*prev)
-	to, kind := prev.Outbox[i].ID, prev.Outbox[i].Input.Kind
-	e.Now = max(now, e.Now)
+	to := prev.Outbox[i].ID
 	e.Outbox = slices.Delete(slices.Clone(prev.Outbox), i, i+1)
-	t := Transition{Record: true, Answer: record.Answer{Status: events.StatusApplied}, State: e}
-	switch {
-	case sent.Status == events.StatusApplied || sent.Status == events.StatusAlready:
-	case kind == record.InSignal:
-		e.Reasons = append(slices.Clone(e.Reasons), fmt.Sprintf("run %s took no notice: %s", to, sent.Reason))
-	default:
+	if sent.Status != events.StatusApplied && sent.Status != events.StatusAlready {
 		e.Reasons = append(slices.Clone(e.Reasons), fmt.Sprintf("run %s was not started: %s", to, sent.Reason))
 		e.Runs = slices.DeleteFunc(slices.Clone(e.Runs), func(r string) bool { return r == to })
 		t.Events = append(t.Events, record.Emitted{Type: events.EventRefused, Data: events.Happening{

@@ -125,7 +125,7 @@ func (x *step) start(prev *State) {
 		x.unrecorded(events.StatusError, events.CodeDenied, x.denied("start "+wf.Metadata.Name))
 		return
 	}
-	x.s = &State{Workflow: wf.Metadata.Name, Def: wf.Origin.Digest, Catalog: x.d.Now.Digest, Labels: wf.Metadata.Labels,
+	x.s = &State{Workflow: wf.Metadata.Name, Def: wf.Origin.Digest, Catalog: cmp.Or(x.in.Start.Catalog, x.d.Now.Digest), Labels: wf.Metadata.Labels,
 		Inputs: inputs, RequestedBy: x.in.By, Cause: x.in.Start.Cause, StartedAt: x.now, Now: x.now, Phase: phaseRunning,
 		Visits: map[string]int{}, Values: record.Values{}, Grants: map[string]int64{}, Taken: map[string]int64{},
 		Kept: map[string]string{}, Put: map[string]*record.Deployment{}}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 )
@@ -34,6 +33,7 @@ func (o *Owner) watch(k key, state any) {
 		return
 	}
 	o.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
+	o.ears.set(k.id, s.Listens())
 }
 
 // outboxOf gives the messages of an aggregate that wait for an answer.
@@ -41,10 +41,8 @@ func outboxOf(state any) []record.Send {
 	switch s := state.(type) {
 	case *run.State:
 		return s.Outbox
-	case *env.Environment:
-		return s.Outbox
-	case *env.Event:
-		return s.Outbox
+	case interface{ Messages() []record.Send }:
+		return s.Messages()
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ type lane struct {
 	used    time.Time
 
 	loaded bool
-	state  any // *run.State, *env.Environment, *env.Event; nil when there is none
+	state  any // *run.State, *env.Environment, *env.Event, *env.Key, *env.Schedule; nil when there is none
 	v      int64
 	head   string // hash of the last record
 }
@@ -93,7 +93,7 @@ func idle(state any) bool {
 	case *run.State:
 		return s.Idle()
 	case *env.Event:
-		return len(s.Outbox) == 0
+		return len(s.Messages()) == 0
 	case nil:
 		return true
 	}
@@ -256,7 +256,20 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 	case record.Event:
 		prev, _ := l.state.(*env.Event)
 		cat := o.o.Catalogs.Current()
-		t := env.StepEvent(cat, prev, r.V, in, now)
+		if in.Kind == record.InEvent && prev == nil {
+			r.In.Listening = o.ears.hearing(in.Event)
+		}
+		t := env.StepEvent(cat, prev, r.V, r.In, now)
+		r.Catalog, r.Decisions, r.Events = cat.Digest, t.Decisions, t.Events
+		ans, recorded, next = t.Answer, t.Record, t.State
+	case record.Key:
+		prev, _ := l.state.(*env.Key)
+		t := env.StepKey(k.id, prev, in, now)
+		ans, recorded, next = t.Answer, t.Record, t.State
+	case record.Schedule:
+		prev, _ := l.state.(*env.Schedule)
+		cat := o.o.Catalogs.Current()
+		t := env.StepSchedule(cat, k.id, prev, r.V, in, now)
 		r.Catalog, r.Decisions, r.Events = cat.Digest, t.Decisions, t.Events
 		ans, recorded, next = t.Answer, t.Record, t.State
 	default:
@@ -395,6 +408,10 @@ func decode(p []byte) (*record.Record, any, error) {
 		state, err = env.LoadEnvironment(r.State)
 	case record.Event:
 		state, err = env.LoadEvent(r.State)
+	case record.Key:
+		state, err = env.LoadKey(r.State)
+	case record.Schedule:
+		state, err = env.LoadSchedule(r.State)
 	default:
 		err = fmt.Errorf("record of an unknown aggregate %q", r.Aggregate)
 	}

@@ -58,7 +58,7 @@ type Ticket interface {
 type Observer func(e Entry)
 
 // Entry is an aggregate after a record. State is *run.State,
-// *env.Environment or *env.Event.
+// *env.Environment, *env.Event, *env.Key or *env.Schedule.
 type Entry struct {
 	Aggregate, ID string
 	V             int64
@@ -88,6 +88,7 @@ type Owner struct {
 	clock *clock
 	due   *deadlines
 	beats *beats
+	ears  *ears
 
 	mu      sync.Mutex
 	lanes   map[key]*lane
@@ -113,7 +114,7 @@ func New(o Options) *Owner {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	ow := &Owner{o: o, lanes: map[key]*lane{}, sending: map[string]bool{}, stopped: map[int]error{}, settle: map[int]*sync.Mutex{},
-		due: newDeadlines(), beats: newBeats(), clock: newClock(o.Wall, o.Log)}
+		due: newDeadlines(), beats: newBeats(), ears: newEars(), clock: newClock(o.Wall, o.Log)}
 	ow.ctx, ow.cancel = context.WithCancelCause(context.Background())
 	// what stands in our owner records, so that we know them from those of an
 	// engine of the same name
@@ -209,6 +210,12 @@ func (o *Owner) definitions(prev *run.State, in record.Input) (run.Definitions, 
 		}
 	} else if in.Start != nil {
 		name = in.Start.Workflow
+		if pin := in.Start.Catalog; pin != "" && pin != now.Digest { // a child run has its parent's definitions
+			var err error
+			if pinned, err = o.o.Catalogs.ByDigest(pin); err != nil {
+				return run.Definitions{}, fmt.Errorf("the definitions that the run is to be started with: %w", err)
+			}
+		}
 	}
 	wf := pinned.Workflows[name]
 	if wf == nil {

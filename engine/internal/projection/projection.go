@@ -25,15 +25,19 @@ type Index struct {
 	order   []string // run ids by start, oldest first, unless unsorted
 	// unsorted says that order is sorted when it is next read: at a start runs
 	// come by their last record, not by their first.
-	unsorted bool
-	envs     map[string]*env.Environment
-	last     map[int]uint64 // sequence of the last record by partition
-	watch    map[chan struct{}]bool
+	unsorted  bool
+	envs      map[string]*env.Environment
+	children  map[string][]string // runs by the run that has started them
+	keys      map[string]*env.Key
+	schedules map[string]*env.Schedule
+	last      map[int]uint64 // sequence of the last record by partition
+	watch     map[chan struct{}]bool
 }
 
 // New makes an empty index.
 func New() *Index {
-	return &Index{runs: map[string]events.RunView{}, envs: map[string]*env.Environment{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
+	return &Index{runs: map[string]events.RunView{}, envs: map[string]*env.Environment{}, children: map[string][]string{},
+		keys: map[string]*env.Key{}, schedules: map[string]*env.Schedule{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
 }
 
 // Observe takes a state; it is an owner.Observer.
@@ -51,8 +55,15 @@ func (x *Index) Observe(e owner.Entry) {
 		now := run.View(s, e.V)
 		x.runs[e.ID] = now
 		x.waiting += count(now) - count(before)
+		if p := now.Parent; p != "" && !known {
+			x.children[p] = append(x.children[p], e.ID)
+		}
 	case *env.Environment:
 		x.envs[e.ID] = s
+	case *env.Key:
+		x.keys[e.ID] = s
+	case *env.Schedule:
+		x.schedules[e.ID] = s
 	}
 	for ch := range x.watch {
 		select {
@@ -68,6 +79,27 @@ func count(r events.RunView) int {
 		return 1
 	}
 	return 0
+}
+
+// Children gives the runs that a run has started, as far as they were seen.
+func (x *Index) Children(id string) []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.Sorted(slices.Values(x.children[id]))
+}
+
+// Key gives a concurrency key; nil for one that nobody has asked for.
+func (x *Index) Key(name string) *env.Key {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.keys[name]
+}
+
+// Schedules gives the identities of all schedules that ever were, in order.
+func (x *Index) Schedules() []string {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return slices.Sorted(maps.Keys(x.schedules))
 }
 
 // near is how far from the end a run is put in its place at once.
