@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-cd/penstock/engine/api"
+	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/engine/internal/definitions"
 	"github.com/penstock-cd/penstock/engine/internal/janitor"
@@ -238,7 +240,7 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log,
-		Broker: e.broker, Emit: e.relay.Emit, Changed: e.ensureConsumers, Info: e.info, Log: e.o.Log,
+		Broker: e.broker, Emit: e.relay.Emit, Changed: e.changed, Info: e.info, Log: e.o.Log,
 		Sources: func() []events.DefinitionSource { return e.sources.Status() }})
 	if err != nil {
 		return err
@@ -249,6 +251,9 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	e.defs.Hold(e.sources.Names()...)
+	if err := e.setSchedules(ctx); err != nil {
+		e.o.Log.Error("a schedule fires as it did before", "error", err)
+	}
 	return nil
 }
 
@@ -288,6 +293,26 @@ func (e *Engine) publishers(ctx context.Context) (tasks, out journal.Publisher, 
 	}
 	out, err = journal.NewPublisher(ctx, e.js.notify, events.StreamOut, opts)
 	return tasks, out, err
+}
+
+// changed carries on when other definitions are in force.
+func (e *Engine) changed(ctx context.Context) error {
+	return errors.Join(e.ensureConsumers(ctx), e.setSchedules(ctx))
+}
+
+// setSchedules tells every schedule what the definitions in force say of it,
+// those that they do not have any more included.
+func (e *Engine) setSchedules(ctx context.Context) error {
+	ids := append(env.ScheduleIDs(e.defs.Current()), e.index.Schedules()...)
+	slices.Sort(ids)
+	var errs []error
+	for _, id := range slices.Compact(ids) {
+		a := e.owner.Do(ctx, record.Schedule, id, record.Input{ID: "set", Kind: record.InScheduleSet, By: "engine"})
+		if !a.Final() {
+			errs = append(errs, fmt.Errorf("schedule %s is not set: %s", id, a.Reason))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // ensureConsumers makes the consumers of all task kinds that there are, so

@@ -88,6 +88,16 @@ func causeOf(r *record.Record) string {
 		what = join(what, r.In.Attempt.Task)
 	case r.In.Cancel != nil:
 		what = join(what, quoted(r.In.Cancel.Reason))
+	case r.In.Pause != nil:
+		what = join(what, quoted(r.In.Pause.Reason))
+	case r.In.Retry != nil:
+		what = join(what, r.In.Retry.From, quoted(r.In.Retry.Reason))
+	case r.In.Signal != nil:
+		what = join(what, causeText(&r.In.Signal.Cause))
+	case r.In.Child != nil:
+		what = join(what, r.In.Child.Run, r.In.Child.Outcome)
+	case r.In.Key != nil:
+		what = join(what, r.In.Key.Key, r.In.Key.Reason)
 	}
 	answer := ""
 	if s := r.Answer.Status; s != "" && s != events.StatusApplied {

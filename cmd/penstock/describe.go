@@ -68,6 +68,28 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 		return join("approval", h.Outcome)
 	case events.CommandRefused:
 		return join("command of", h.By, "refused:", h.Reason)
+	case events.ApprovalStale:
+		return join("what", h.By, h.Decision, "has changed:", strings.Join(h.Reasons, "; "))
+	case events.ApprovalReminded:
+		return join("still waits for approval:", strings.Join(h.Missing, "; "), until(h.Deadline))
+	case events.ApprovalEscalated:
+		return join("approval is escalated to", strings.Join(h.Roles, ", "), prefixed("by ", h.By))
+	case events.EnvironmentClosed:
+		return join("environment", h.Environment, "lets nothing in:", h.Reason, until(h.Deadline))
+	case events.EnvironmentOpened:
+		return join("environment", h.Environment, "is open")
+	case events.EnvironmentHeld:
+		return join("environment", h.Environment, "is held by", h.By, quoted(h.Reason), until(h.Deadline))
+	case events.EnvironmentUnheld:
+		return join("the hold of environment", h.Environment, "is taken away by", h.By)
+	case events.GlassBroken:
+		return join(h.By, "broke the glass of environment", h.Environment, quoted(h.Reason))
+	case events.DeploymentStep:
+		return join("deployment to", h.Environment+":", h.Reason)
+	case events.DeploymentJudged:
+		return join("analysis", h.Outcome, prefixed("– ", h.Reason), list("", h.Reasons))
+	case events.EffectUndone:
+		return join("took back what it had done", prefixed("in environment ", h.Environment), prefixed("– now ", digest(h.Artifact)))
 	case events.EnvironmentGranted:
 		return join("has environment", h.Environment)
 	case events.EnvironmentQueued:
@@ -113,7 +135,7 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 // word is the word of an event that says how it went, for its colour.
 func word(e *events.Event, h *events.Happening) string {
 	switch e.Type {
-	case events.RunHeld, events.RunPaused, events.ApprovalRequested, events.TaskRetrying, events.EnvironmentQueued, events.KeyQueued:
+	case events.RunHeld, events.RunPaused, events.ApprovalRequested, events.TaskRetrying, events.EnvironmentQueued, events.EnvironmentClosed, events.KeyQueued:
 		return "waiting"
 	case events.TaskRefused, events.ApprovalRefused, events.CommandRefused, events.EventRefused,
 		events.DefinitionRefused, events.DefinitionUnreachable, events.NotificationFailed:

@@ -53,12 +53,16 @@ func (a *app) printRun(r events.RunView) {
 		ended = stamp(*r.EndedAt) + ", after " + short(r.EndedAt.Sub(r.StartedAt))
 	}
 	fields(w, "", "Run", r.ID, "Title", r.Title, "Workflow", join(r.Workflow, list("", nonEmpty(digest(r.Definition)))),
-		"From", origin(r.Origin), "Status", status(r), "State", r.State, "Requested", r.RequestedBy, "Authors", strings.Join(r.Authors, ", "),
+		"From", origin(r.Origin), "Status", status(r), "State", r.State, "Parent", r.Parent, "Children", strings.Join(r.Children, ", "), "Requested", r.RequestedBy, "Authors", strings.Join(r.Authors, ", "),
 		"Cause", strings.Trim(causeText(r.Cause), "()"), "Started", stamp(r.StartedAt)+" ("+short(a.now().Sub(r.StartedAt))+" ago)",
 		"Ended", ended, "Records", strconv.FormatInt(r.Records, 10))
 	if len(r.Inputs) > 0 {
 		fmt.Fprintln(w, "\nInputs:")
 		fields(w, "  ", pairs("", r.Inputs, value)...)
+	}
+	if len(r.Outputs) > 0 {
+		fmt.Fprintln(w, "\nOutputs:")
+		fields(w, "  ", pairs("", r.Outputs, value)...)
 	}
 	a.printPath(r.Path)
 	a.printTasks(r.Tasks)
@@ -127,7 +131,7 @@ func (a *app) printTasks(tasks []events.TaskView) {
 		} else if k.StartedAt != nil {
 			running = short(a.now().Sub(*k.StartedAt))
 		}
-		t.add(k.State, k.Kind, strconv.Itoa(k.Attempt), status, k.Worker, running, join(k.Progress, errorText(k.Error)))
+		t.add(k.State, k.Kind, strconv.Itoa(k.Attempt), status, k.Worker, running, join(k.Progress, prefixed("run ", k.Child), errorText(k.Error)))
 	}
 	fmt.Fprintln(a.stdout, "\nTasks:")
 	t.print(a.stdout, "  ")

@@ -99,6 +99,12 @@ func (s *server) runOperations(api huma.API) {
 		"Lets this run pass the rules, policies, windows and holds of an environment, never its lock or an approval of the workflow.", 200, 403, 404, 409, 507), s.breakGlass)
 	huma.Register(api, ops.new("cancel-run", "POST /v1/runs/{run}/cancel", "Cancel a run",
 		"Cancels a run: what is going on is stopped, and what its workflow says about undoing is done.", 200, 403, 404, 409, 507), s.cancel)
+	huma.Register(api, ops.new("pause-run", "POST /v1/runs/{run}/pause", "Pause a run",
+		"Keeps a run from beginning anything new. What runs finishes, and people may decide.", 200, 403, 404, 409, 507), s.pause(events.VerbPause))
+	huma.Register(api, ops.new("resume-run", "POST /v1/runs/{run}/resume", "Resume a run",
+		"Lets a paused run go on.", 200, 403, 404, 409, 507), s.pause(events.VerbResume))
+	huma.Register(api, ops.new("retry-run", "POST /v1/runs/{run}/retry", "Retry a run",
+		"Lets a run that has ended, or is held, begin again at a state, with the definition that it was started with.", 200, 403, 404, 409, 507), s.retry)
 	huma.Register(api, ops.new("get-run-records", "GET /v1/runs/{run}/records", "The record of a run",
 		"The records of a run as they are stored, oldest first, each with its hash; a long record comes in several answers.", 200, 404), s.records)
 	huma.Register(api, ops.new("verify-run", "GET /v1/runs/{run}/verify", "Verify a run",

@@ -253,6 +253,40 @@ func (s *server) cancel(ctx context.Context, in *cancelInput) (*commandOutput, e
 	return s.command(ctx, key, events.VerbCancel, events.CancelRun{ID: key, Run: in.Run, Reason: b.Reason})
 }
 
+type pauseBody struct {
+	Reason string `json:"reason,omitempty" maxLength:"2000" doc:"Shown with the run." example:"the incident first"`
+}
+
+type pauseInput struct {
+	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same request. One is made when it is missing."`
+	Body *pauseBody
+}
+
+// pause is the operation that pauses a run, or lets it go on.
+func (s *server) pause(verb string) func(context.Context, *pauseInput) (*commandOutput, error) {
+	return func(ctx context.Context, in *pauseInput) (*commandOutput, error) {
+		b, key := cmp.Or(in.Body, &pauseBody{}), keyOf(in.Key)
+		return s.command(ctx, key, verb, events.PauseRun{ID: key, Run: in.Run, Reason: b.Reason})
+	}
+}
+
+type retryBody struct {
+	From   string `json:"from,omitempty" doc:"The state to begin at; the last one that the run was in and that is no end, when it is left out." example:"staging"`
+	Reason string `json:"reason,omitempty" maxLength:"2000" doc:"Shown with the run." example:"the cluster is back"`
+}
+
+type retryInput struct {
+	Run  string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+	Key  string `header:"Idempotency-Key" maxLength:"100" doc:"Chosen by the caller: a request with the same key is the same retry. One is made when it is missing."`
+	Body *retryBody
+}
+
+func (s *server) retry(ctx context.Context, in *retryInput) (*commandOutput, error) {
+	b, key := cmp.Or(in.Body, &retryBody{}), keyOf(in.Key)
+	return s.command(ctx, key, events.VerbRetry, events.RetryRun{ID: key, Run: in.Run, From: b.From, Reason: b.Reason})
+}
+
 type outputInput struct {
 	Run   string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
 	State string `query:"state" doc:"Only output of this state, and of the branches in it." example:"verify.test"`

@@ -80,7 +80,7 @@ func (s *Service) Apply(ctx context.Context, d Delivery) (*events.Applied, error
 	}
 	if len(changed)+len(removed) > 0 {
 		if err := s.o.Changed(ctx); err != nil {
-			s.o.Log.Error("the consumers of task kinds could not be made", "error", err)
+			s.o.Log.Error("the consumers of task kinds, or the schedules, could not be brought up to date", "error", err)
 		}
 		s.lookAgain(ctx)
 	}

@@ -73,7 +73,8 @@ func (s *Service) reads(who Principal) func(workflow string) bool {
 	return func(workflow string) bool {
 		ok, seen := known[workflow]
 		if !seen {
-			ok = slices.ContainsFunc([]string{workflows.ActRunRead, workflows.ActRunStart, workflows.ActRunApprove, workflows.ActRunCancel},
+			ok = slices.ContainsFunc([]string{workflows.ActRunRead, workflows.ActRunStart, workflows.ActRunApprove, workflows.ActRunCancel,
+				workflows.ActRunPause, workflows.ActRunRetry},
 				func(action string) bool { return cat.Allows(roles, action, workflow) })
 			known[workflow] = ok
 		}
@@ -131,6 +132,7 @@ func (s *Service) details(ctx context.Context, id string) (*events.RunView, erro
 			view.Tasks[i].Progress = s.o.Owner.Progress(view.Tasks[i].ID)
 		}
 	}
+	view.Children = s.o.Index.Children(id)
 	s.complete(ctx, id, view.Waiting)
 	return &view, nil
 }
@@ -165,6 +167,40 @@ func (s *Service) cancel(ctx context.Context, who Principal, body []byte) (any, 
 	}
 	req.Run = id
 	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InCancel, Cancel: &req}), nil
+}
+
+func (s *Service) pause(ctx context.Context, who Principal, body []byte) (any, error) {
+	return s.pauseOr(ctx, who, body, record.InPause)
+}
+
+func (s *Service) resume(ctx context.Context, who Principal, body []byte) (any, error) {
+	return s.pauseOr(ctx, who, body, record.InResume)
+}
+
+func (s *Service) pauseOr(ctx context.Context, who Principal, body []byte, kind string) (any, error) {
+	var req events.PauseRun
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
+	id, err := s.run(req.Run)
+	if err != nil {
+		return nil, err
+	}
+	req.Run = id
+	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: kind, Pause: &req}), nil
+}
+
+func (s *Service) retry(ctx context.Context, who Principal, body []byte) (any, error) {
+	var req events.RetryRun
+	if err := s.read(body, &req); err != nil {
+		return nil, err
+	}
+	id, err := s.run(req.Run)
+	if err != nil {
+		return nil, err
+	}
+	req.Run = id
+	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InRetry, Retry: &req}), nil
 }
 
 func (s *Service) records(ctx context.Context, who Principal, body []byte) (any, error) {

@@ -86,7 +86,8 @@ func New(o Options) (*Service, error) {
 	s.artifacts, errs[3] = bus.NewArtifacts(o.Broker.Work)
 	s.handlers = map[string]handler{
 		events.VerbStart: s.start, events.VerbList: s.list, events.VerbGet: s.get, events.VerbWhy: s.why, events.VerbEval: s.eval,
-		events.VerbDecide: s.decide, events.VerbCancel: s.cancel, events.VerbRecords: s.records, events.VerbVerify: s.verify,
+		events.VerbDecide: s.decide, events.VerbCancel: s.cancel, events.VerbPause: s.pause, events.VerbResume: s.resume, events.VerbRetry: s.retry,
+		events.VerbRecords: s.records, events.VerbVerify: s.verify,
 		events.VerbOutput: s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
 		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbTexts: s.texts, events.VerbServer: s.server,
 		events.VerbEnvironments: s.environments, events.VerbEnvFree: s.freeEnvironment,
