@@ -143,20 +143,20 @@ func (k *check) locks(f *flow) {
 		path := Join("spec.states", c.state)
 		if c.holds == c.asks {
 			k.fault(path, "lock-order", "finish the deployment first, or let the child run work elsewhere",
-				"%s can wait for ever: its child run %s asks for %s, which %s still holds (%s)", c.state, c.child, c.asks, c.holder, c.way())
+				"%s can wait for ever: its child run %s asks for the environment %s, which %s still holds (%s)", c.state, c.child, c.asks, c.holder, c.way())
 			continue
 		}
 		if other, ok := own.opposite(c); ok {
 			if c.holds < c.asks { // told once
 				k.fault(path, "lock-order", "finish or undo one deployment before the other one begins",
-					"two runs can wait for each other for ever: %s asks for %s while %s holds %s (%s), and %s asks for %s while %s holds %s",
+					"two runs can wait for each other for ever: %s asks for the environment %s while %s holds %s (%s), and %s asks for %s while %s holds %s",
 					c.state, c.asks, c.holder, c.holds, c.way(), other.state, other.asks, other.holder, other.holds)
 			}
 			continue
 		}
 		if other, ok := k.allClaims().opposite(c); ok && other.workflow != c.workflow {
 			k.warn(path, "lock-order", "take the environments in the same order everywhere",
-				"runs can wait for each other for ever: %s asks for %s while %s holds %s, and in the workflow %s the state %s asks for %s while %s holds %s",
+				"runs can wait for each other for ever: %s asks for the environment %s while %s holds %s, and in the workflow %s the state %s asks for %s while %s holds %s",
 				c.state, c.asks, c.holder, c.holds, other.workflow, other.state, other.asks, other.holder, other.holds)
 		}
 	}

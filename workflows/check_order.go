@@ -1,8 +1,8 @@
 package workflows
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"slices"
 )
 
@@ -145,18 +145,13 @@ func (k *check) invariant(f *flow, i int) {
 	broken, ok := p.explore()
 	switch {
 	case p.err != nil:
-		k.value(path, "invariant-fails", "", "it cannot be evaluated: %s", p.err)
+		k.value(path, "invariant-fails", "read what may be missing as labels.?tier.orValue(\"\")", "it cannot be evaluated: %s", p.err)
 	case !ok:
 		k.warn(path, "not-proved", "it is still watched while a run goes on; make it read fewer states to have it proved",
 			"there are more than %d situations to look at, so this is not proved", maxSituations)
 	case broken != "":
-		what := inv.Message
-		if what == "" {
-			what = "this holds"
-		} else {
-			what = fmt.Sprintf("broken: %s", what)
-		}
-		k.value(path, "invariant-broken", "lead the path another way, or say what is meant", "%s, on the path %s", what, broken)
+		what := cmp.Or(inv.Message, "this must never hold")
+		k.value(path, "invariant-broken", "lead that path another way, or say what is meant", "the path %s breaks this: %s", broken, what)
 	}
 }
 
@@ -301,12 +296,12 @@ func (p *proof) breaks(at situation, outcome string) bool {
 	for name, value := range p.f.w.Metadata.Labels {
 		labels[name] = value
 	}
-	v, err := p.never.Bool(context.Background(), map[string]any{enteredName: entered, approvedName: approved, outcomeName: outcome, "labels": labels})
+	v, err := p.never.Program.Eval(context.Background(), map[string]any{enteredName: entered, approvedName: approved, outcomeName: outcome, "labels": labels})
 	if err != nil && p.err == nil {
 		p.err = err
 	}
-	p.known[key] = v
-	return v
+	p.known[key] = v == true
+	return v == true
 }
 
 // told writes the path to a situation.

@@ -126,7 +126,7 @@ func (r *reads) entered(at int, path string, of any) {
 			continue
 		}
 		if state == at {
-			r.missing(path, read, read.Path[0]+" has no outputs yet: this is what it does")
+			r.missing(path, read, read.Path[0]+" has no outputs yet: this is what it does", "")
 			continue
 		}
 		r.at(path, read, state, at)
@@ -139,9 +139,9 @@ func (r *reads) at(path string, read Read, state, at int) {
 	switch {
 	case !sp.seen[0][at] || read.When.impossible(facts{absent: gone(read.Path[0])}):
 	case !sp.seen[1][at]:
-		r.missing(path, read, read.Path[0]+" has no outputs here: it never succeeds before "+r.f.states[at].Name)
+		r.missing(path, read, read.Path[0]+" has no outputs here: it never succeeds before "+r.f.states[at].Name, "lead here only when "+read.Path[0]+" has succeeded")
 	default:
-		r.missing(path, read, read.Path[0]+" may have no outputs here: "+r.f.told(sp.way(at, 0), at))
+		r.missing(path, read, read.Path[0]+" may have no outputs here: "+r.f.told(sp.way(at, 0), at), "lead here only when "+read.Path[0]+" has succeeded")
 	}
 }
 
@@ -173,7 +173,7 @@ func (r *reads) left(at int, path string, arm *Transition) {
 		}
 		for _, outcome := range can {
 			if outcome != "succeeded" && !read.When.impossible(facts{outcome: outcome, absent: gone(own)}) {
-				r.missing(path, read, own+" may have no outputs here: this is also asked when it has "+ended(outcome))
+				r.missing(path, read, own+" may have no outputs here: this is also asked when it has "+ended(outcome), `ask outcome == "succeeded" && … first`)
 				break
 			}
 		}
@@ -202,7 +202,7 @@ func (r *reads) undone(at int, path string, d *Data) {
 		}
 		if state == at {
 			if !read.When.impossible(facts{absent: gone(read.Path[0])}) {
-				r.missing(path, read, read.Path[0]+" may have no outputs here: it is undone also when it has not succeeded")
+				r.missing(path, read, read.Path[0]+" may have no outputs here: it is undone also when it has not succeeded", "")
 			}
 			continue
 		}
@@ -226,7 +226,7 @@ func (r *reads) atEnd(path string, d *Data) {
 		sp := r.spread(state)
 		for i, s := range r.f.states {
 			if s.Final == "succeeded" && sp.seen[0][i] {
-				r.missing(path, read, read.Path[0]+" may have no outputs when the run succeeds: "+r.f.told(sp.way(i, 0), i))
+				r.missing(path, read, read.Path[0]+" may have no outputs when the run succeeds: "+r.f.told(sp.way(i, 0), i), "")
 				break
 			}
 		}
@@ -237,7 +237,7 @@ func (r *reads) atEnd(path string, d *Data) {
 func (r *reads) never(path string, d *Data) {
 	for _, read := range r.f.reading.reads(d) {
 		if _, ok := r.result(path, read); ok && !read.When.impossible(facts{absent: gone(read.Path[0])}) {
-			r.missing(path, read, read.Path[0]+" may have no outputs here: finally runs whatever has happened")
+			r.missing(path, read, read.Path[0]+" may have no outputs here: finally runs whatever has happened", "")
 		}
 	}
 }
@@ -251,7 +251,7 @@ func (r *reads) gate(s *State, path string, of any) {
 			continue
 		}
 		if s.Join != "" && s.Join != "all" && (read.Sure > 1 || len(read.Path) == 1) && !read.When.impossible(facts{absent: gone(b.Name)}) {
-			r.missing(path, read, fmt.Sprintf("the branch %s may not have ended: with join %s one that succeeds is enough", b.Name, s.Join))
+			r.missing(path, read, fmt.Sprintf("the branch %s may not have ended: with join %s one is enough", b.Name, s.Join), "")
 			continue
 		}
 		r.optional(path, read, &b.Body, 1)
@@ -277,7 +277,7 @@ func (r *reads) result(path string, read Read) (state int, ok bool) {
 			break
 		}
 		if s.Join != "" && s.Join != "all" && !read.When.impossible(facts{absent: gone(s.Name)}) {
-			r.missing(path, read, fmt.Sprintf("the branch %s may not have ended: with join %s one that succeeds is enough", strings.Join(read.Path[:2], "."), s.Join))
+			r.missing(path, read, fmt.Sprintf("the branch %s may not have ended: with join %s one is enough", strings.Join(read.Path[:2], "."), s.Join), "")
 			return 0, false
 		}
 		r.optional(path, read, &s.Parallel[read.Path[1]].Body, 2)
@@ -306,33 +306,29 @@ func (r *reads) optional(path string, read Read, b *Body, step int) {
 		return
 	}
 	before := len(r.problems)
-	r.missing(path, read, fmt.Sprintf("the output %s is optional: it may be missing", this))
+	r.missing(path, read, fmt.Sprintf("the output %s is optional: it may be missing", this), "")
 	for i := before; i < len(r.problems); i++ {
 		p := &r.problems[i]
 		p.Warning, p.Code, p.Hint = true, "may-be-missing", "read it as "+strings.Join(read.Path[:step], ".")+".?"+read.Path[step]+".orValue(…)"
 	}
 }
 
-// missing tells, once for each place, of outputs that may not be there.
-func (r *reads) missing(path string, read Read, message string) {
+// missing tells, once for each place, of outputs that may not be there. instead
+// is what to do other than reading them as optional.
+func (r *reads) missing(path string, read Read, message, instead string) {
 	key := path + "\x00" + strings.Join(read.Path, ".")
 	if r.told[key] {
 		return
 	}
 	r.told[key] = true
-	state := read.Path[0]
-	hint := "lead here only when " + state + " has succeeded"
-	if _, ok := r.f.number[state]; !ok {
-		hint = "" // a branch
-	}
 	if len(read.Path) > 1 && !slices.Contains(read.Path, "*") {
-		as := "read it as " + state + ".?" + strings.Join(read.Path[1:], ".?") + ".orValue(…)"
-		if hint != "" {
-			as += ", or " + hint
+		as := "read it as " + read.Path[0] + ".?" + strings.Join(read.Path[1:], ".?") + ".orValue(…)"
+		if instead != "" {
+			as += ", or " + instead
 		}
-		hint = as
+		instead = as
 	}
-	r.fail(path, read, message, hint)
+	r.fail(path, read, message, instead)
 }
 
 func (k *check) fail(path string, read Read, message, hint string) {

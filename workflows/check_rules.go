@@ -48,11 +48,15 @@ func (k *check) reachable(path string, rule *Expr, workflow string) {
 			}
 		}
 	}
-	what := fmt.Sprintf("all %d people who may", len(people))
-	if len(people) == 0 {
-		what = "everybody who may, and nobody may"
+	who := "because nobody may approve"
+	switch len(people) {
+	case 0:
+	case 1:
+		who = "not even when the one person who may approve does"
+	default:
+		who = fmt.Sprintf("not even when all %d people who may approve do", len(people))
 	}
-	k.value(path, "rule-never-holds", "give the roles to more people, or ask for less", "this does not hold even when %s approve", what)
+	k.value(path, "rule-never-holds", "give the roles to more people, or ask for less", "this never holds, %s", who)
 	k.problems[len(k.problems)-1].Warning = true
 }
 

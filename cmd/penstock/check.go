@@ -35,11 +35,13 @@ with a caret, and what to do. Needs no server. Exits with 2 when anything is
 worse than a warning. What refers to each other must be checked together.
 
 --output github prints annotations for GitHub Actions; it is the default where
-$GITHUB_ACTIONS is "true".`,
+$GITHUB_ACTIONS is "true". --output sarif prints SARIF 2.1.0 for code scanning
+and editors.`,
 		Example: `  penstock check penstock/
   penstock check release.yaml environments.yaml
-  penstock check penstock/ -o json | jq '.problems[].message'`,
-		Annotations: map[string]string{outputsAnnotation: "text,json,github"},
+  penstock check penstock/ -o json | jq '.problems[].message'
+  penstock check penstock/ -o sarif > penstock.sarif`,
+		Annotations: map[string]string{outputsAnnotation: "text,json,github,sarif"},
 		Args: func(cmd *cobra.Command, arg []string) error {
 			if len(arg) == 0 {
 				return usagef("penstock check needs FILE, DIR or -").withHint("penstock check penstock/")
@@ -55,27 +57,27 @@ $GITHUB_ACTIONS is "true".`,
 			if !cmd.Flag("output").Changed && os.Getenv("GITHUB_ACTIONS") == "true" {
 				a.output = "github"
 			}
-			return a.printChecked(len(files), set, problems)
+			return a.printChecked(files, set, problems)
 		},
 	}
 	return cmd
 }
 
-func (a *app) printChecked(files int, set *parse.Set, problems []workflows.Problem) error {
+func (a *app) printChecked(files []parse.File, set *parse.Set, problems []workflows.Problem) error {
 	bad := 0
 	for _, p := range problems {
 		if !p.Warning {
 			bad++
 		}
 	}
-	out := checked{OK: bad == 0, Files: files, Definitions: []checkedDefinition{}, Problems: problems}
+	out := checked{OK: bad == 0, Files: len(files), Definitions: []checkedDefinition{}, Problems: problems}
 	for _, d := range set.Documents {
 		out.Definitions = append(out.Definitions, checkedDefinition{d.Kind, d.Name, d.Digest, d.Origin.Pos.File})
 	}
 	if out.Problems == nil {
 		out.Problems = []workflows.Problem{}
 	}
-	summary := fmt.Sprintf("%s, %s", count(files, "file"), count(len(set.Documents), "good definition"))
+	summary := fmt.Sprintf("%s, %s", count(len(files), "file"), count(len(set.Documents), "good definition"))
 	if warnings := len(problems) - bad; warnings > 0 {
 		summary += ", " + count(warnings, "warning")
 	}
@@ -84,6 +86,11 @@ func (a *app) printChecked(files int, set *parse.Set, problems []workflows.Probl
 		if err := a.printJSON(out); err != nil {
 			return err
 		}
+	case "sarif":
+		if err := sarifReport(files, problems).PrettyWrite(a.stdout); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout)
 	case "github":
 		for _, p := range problems {
 			fmt.Fprintln(a.stdout, annotation(p))

@@ -92,7 +92,7 @@ func (a *app) evalScenario(f evalFlags, expression string) error {
 	s, err := chosen(set.Catalog(), name, f.scenario)
 	if err != nil {
 		if parse.Failed(problems) {
-			return a.printChecked(len(files), set, problems)
+			return a.printChecked(files, set, problems)
 		}
 		return err
 	}

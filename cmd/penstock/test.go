@@ -115,7 +115,7 @@ func (a *app) test(f testFlags, arg []string) error {
 	}
 	set, problems := parse.Files(files)
 	if parse.Failed(problems) {
-		return a.printChecked(len(files), set, problems)
+		return a.printChecked(files, set, problems)
 	}
 	t := playAll(set.Catalog(), only)
 	if f.generate {

@@ -246,7 +246,7 @@ func (u *unit) follows(p workflows.Problem, problems []workflows.Problem) bool {
 		})
 	}
 	switch p.Code {
-	case "no-body":
+	case "no-body", "dead-end":
 		return unread(p.Path + ".")
 	case "uncovered-outcome":
 		return unread("spec.states")
