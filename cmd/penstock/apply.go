@@ -52,7 +52,9 @@ server watches is changed there, not with this command.`,
 				return err
 			}
 			request.Source = cmp.Or(request.Source, pathsOf(files))
-			return a.with(cmd.Context(), func(s *session) error { return s.apply(cmd.Context(), request, dryRun, yes) })
+			return a.with(cmd.Context(), func(s *session) error {
+				return s.apply(cmd.Context(), request, dryRun, yes, terminal(a.stdin) && terminal(a.stderr))
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -74,10 +76,9 @@ func pathsOf(files []string) string {
 }
 
 // apply shows what would change where somebody looks or something may be
-// removed, and puts the definitions in force.
-func (s *session) apply(ctx context.Context, request events.Apply, dryRun, yes bool) error {
+// removed, and puts the definitions in force. watched says that somebody looks.
+func (s *session) apply(ctx context.Context, request events.Apply, dryRun, yes, watched bool) error {
 	a := s.app
-	watched := terminal(a.stdin) && terminal(a.stderr)
 	if dryRun || !yes && (watched || request.Prune) {
 		var would events.Applied
 		request.ID, request.DryRun = commandID(), true

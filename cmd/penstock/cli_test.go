@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -369,5 +371,32 @@ func TestApplyPrunesOnlyWhenThatIsMeant(t *testing.T) {
 	got = penstock(t, "apply", "-f", file)
 	if req := asked[events.Apply](f, events.VerbApply); got.code != 0 || req.DryRun || req.Prune || req.Source != file {
 		t.Errorf("without --prune: exit %d, %s, asked %+v", got.code, got.stderr, req)
+	}
+}
+
+func TestApplyAsksBeforeSomethingIsRemovedOrWeakened(t *testing.T) {
+	f := newFake(t)
+	created := events.Definition{Kind: "Workflow", Name: "release", Change: "created"}
+	weaker := events.Meaning{Text: "Workflow release, approve: quorum lowered", Weaker: true}
+	for name, c := range map[string]struct {
+		would  events.Applied
+		answer string
+		sent   bool
+		shown  string
+	}{
+		"nothing is asked":      {events.Applied{Definitions: []events.Definition{created}}, "", true, "created: Workflow/release"},
+		"something is removed":  {events.Applied{Definitions: []events.Definition{{Kind: "Channel", Name: "old", Change: "removed"}}}, "n\n", false, "removed: Channel/old"},
+		"something is weakened": {events.Applied{Definitions: []events.Definition{created}, Meaning: []events.Meaning{weaker}}, "\n", false, "! weaker: Workflow release, approve: quorum lowered"},
+		"that is meant":         {events.Applied{Definitions: []events.Definition{created}, Meaning: []events.Meaning{weaker}}, "y\n", true, "apply? [y/N]"},
+	} {
+		f.gives(events.VerbApply, c.would)
+		var stderr bytes.Buffer
+		a := newApp(strings.NewReader(c.answer), io.Discard, &stderr)
+		err := a.with(t.Context(), func(s *session) error {
+			return s.apply(t.Context(), events.Apply{Files: []events.SourceFile{{Name: "x"}}}, false, false, true)
+		})
+		if sent := !asked[events.Apply](f, events.VerbApply).DryRun; sent != c.sent || (err == nil) != c.sent || !strings.Contains(stderr.String(), c.shown) {
+			t.Errorf("%s: sent %v, %v\n%s", name, sent, err, &stderr)
+		}
 	}
 }

@@ -216,6 +216,9 @@ func (r *Repository) fetch(ctx context.Context, format string) (string, error) {
 func (r *Repository) fetchWith(ctx context.Context, args ...string) error {
 	args = append([]string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force"}, args...)
 	_, err := r.git(ctx, nil, append(args, "--", "origin", "+"+r.address.ref()+":"+fetched)...)
+	if err == nil && size(r.dir) > r.most { // it was faster than who watches
+		return &largeError{r.most}
+	}
 	return err
 }
 

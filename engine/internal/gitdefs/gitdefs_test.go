@@ -3,6 +3,7 @@ package gitdefs_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -341,5 +342,28 @@ func TestALookEndsWithItsContext(t *testing.T) {
 	defer srv.Close()
 	if _, err := open(t, "git+"+srv.URL+"/x").Look(ctx, ""); err == nil {
 		t.Error("it found something")
+	}
+}
+
+func TestARepositoryThatIsTooLargeIsRefusedAndNotFetchedAgainAndAgain(t *testing.T) {
+	r := newRepo(t)
+	noise := make([]byte, 3<<20)
+	rand.NewChaCha8([32]byte{}).Read(noise) // does not compress
+	r.commit(map[string]string{"a.yaml": "1", "large": string(noise)})
+	repository := open(t, "git+file://"+r.dir)
+	repository.Limit(2 << 20)
+	for range 2 {
+		if _, err := repository.Look(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "larger than 2 MiB") {
+			t.Fatalf("%v", err)
+		}
+	}
+	repository.Limit(1 << 30)
+	r.commit(map[string]string{"a.yaml": "2", "large": "-"})
+	r.git("checkout", "-q", "--orphan", "fresh")
+	r.git("branch", "-D", "main")
+	r.git("checkout", "-q", "-b", "main")
+	r.commit(map[string]string{"a.yaml": "3"})
+	if snap := look(t, repository, ""); len(snap.Files) != 1 {
+		t.Errorf("%s", shown(snap))
 	}
 }
