@@ -76,7 +76,7 @@ const (
 	DefinitionRecovered   = "dev.penstock.definition.recovered.v1"   // By, Commit, Author: a source that was refused or unreachable is good again
 	DefinitionUnreachable = "dev.penstock.definition.unreachable.v1" // By, Reason, Commit (the newest that was read): what came from it stays in force
 
-	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content, Reason ("reminder" for one that was sent before)
+	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content, Reason (why one that was sent before is sent again: "reminder", "escalated to …")
 	NotificationFailed = "dev.penstock.notification.failed.v1" // Channel, Error
 )
 

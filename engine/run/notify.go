@@ -31,17 +31,17 @@ func (x *step) notify() {
 	}
 }
 
-// tellAgain sends the notifications whose condition holds once more.
-func (x *step) tellAgain() {
+// tellAgain sends the notifications whose condition holds once more, and says why.
+func (x *step) tellAgain(reason string) {
 	for i, r := range x.d.Workflow.Spec.Notify {
 		ok, err := x.rule(r.When, fmt.Sprintf("spec.notify[%d].when", i), map[string]any{"state": x.s.At, "outcome": x.s.Outcome})
 		if ok && err == nil {
-			x.tell(r, events.Reminder)
+			x.tell(r, reason)
 		}
 	}
 }
 
-// tell makes one notification; reason is events.Reminder for one that was made before.
+// tell makes one notification; reason says why one that was made before is made again.
 func (x *step) tell(r *workflows.NotifyRule, reason string) {
 	reasons := x.why()
 	short := Shortly(reasons)
@@ -59,6 +59,9 @@ func (x *step) tell(r *workflows.NotifyRule, reason string) {
 	if ch != nil && r.Template != "" {
 		h.Text = x.message(ch.Spec.Templates[r.Template], map[string]any{"state": x.s.At, "outcome": x.s.Outcome,
 			"why": map[string]any{"short": short}}, fallback)
+	}
+	if reason != "" && reason != events.Reminder {
+		h.Text += " (" + reason + ")"
 	}
 	x.emit(events.Notification, h)
 	if ch == nil || ch.Spec.URL == "" {

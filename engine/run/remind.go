@@ -59,7 +59,7 @@ func (x *step) remind(a *Approval) {
 	every := x.spec(a).Remind.Every.D().Milliseconds()
 	a.RemindAt += (x.now-a.RemindAt)/every*every + every // those that were missed come once
 	x.emit(events.ApprovalReminded, x.waiting(a))
-	x.tellAgain()
+	x.tellAgain(events.Reminder)
 }
 
 // escalate tells others that an approval waits; by is the person who wanted it.
@@ -68,6 +68,7 @@ func (x *step) escalate(a *Approval, by string) {
 	h := x.waiting(a)
 	h.By, h.Roles = by, []string{x.escalatesTo(a)}
 	x.emit(events.ApprovalEscalated, h)
+	x.tellAgain("escalated to " + x.escalatesTo(a))
 }
 
 // escalatesTo is the role that is told when an approval waits too long, or "".

@@ -303,7 +303,7 @@ func (w *world) tell(path string, emitted []record.Emitted) {
 				w.path = append(w.path, e.Data.State)
 			}
 		case events.Notification:
-			if e.Data.Reason != events.Reminder { // how often people are reminded is no promise of the workflow
+			if e.Data.Reason == "" { // how often people are reminded is no promise of the workflow
 				w.notified[e.Data.Channel]++
 			}
 		}
