@@ -43,13 +43,17 @@ func (x *step) approvalDue(a *Approval) bool {
 	if past(a.Expires) {
 		return due
 	}
-	if past(a.EscalateAt) {
+	escalates := past(a.EscalateAt)
+	if escalates {
 		due = true
 		x.escalate(a, "")
 	}
 	if past(a.RemindAt) {
 		due = true
 		x.remind(a)
+		if !escalates { // channels have just been told
+			x.tellAgain(events.Reminder)
+		}
 	}
 	return due
 }
@@ -59,7 +63,6 @@ func (x *step) remind(a *Approval) {
 	every := x.spec(a).Remind.Every.D().Milliseconds()
 	a.RemindAt += (x.now-a.RemindAt)/every*every + every // those that were missed come once
 	x.emit(events.ApprovalReminded, x.waiting(a))
-	x.tellAgain(events.Reminder)
 }
 
 // escalate tells others that an approval waits; by is the person who wanted it.
