@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/workflows"
 	"github.com/spf13/cobra"
 )
 
@@ -22,8 +23,90 @@ func (a *app) approveCommand() *cobra.Command {
 	cmd.Short = "Approve what a run waits for"
 	cmd.Example = `  penstock approve k3f9
   penstock approve k3f9 approve --comment "canary looks good" --yes
+  penstock approve k3f9 --not-before 2h
   penstock approve k3f9 --credential marta.json`
 	return cmd
+}
+
+func (a *app) requestChangesCommand() *cobra.Command {
+	cmd := a.decideCommand(events.RequestChanges)
+	cmd.Use = "request-changes RUN [STATE]"
+	cmd.Short = "Hold an approval up until you approve, or take it back"
+	cmd.Example = `  penstock request-changes k3f9 --comment "the migration is missing"`
+	return cmd
+}
+
+func (a *app) withdrawCommand() *cobra.Command {
+	cmd, _ := a.wordCommand(events.Withdraw)
+	cmd.Use = "withdraw RUN [STATE]"
+	cmd.Short = "Take back what you said of an approval that is open"
+	cmd.Long = `Takes your last word on an approval back: it is as if you had not decided. An
+approval that is complete is over, and nothing of it can be taken back.`
+	cmd.Example = `  penstock withdraw k3f9`
+	return cmd
+}
+
+func (a *app) escalateCommand() *cobra.Command {
+	cmd, _ := a.wordCommand(events.Escalate)
+	cmd.Use = "escalate RUN [STATE]"
+	cmd.Short = "Have others told now that an approval waits"
+	cmd.Long = `Tells at once those whom the workflow wants to be told when an approval waits
+too long (remind.escalate.to). Who may approve is not changed by it.`
+	cmd.Example = `  penstock escalate k3f9 --comment "the customer waits"`
+	return cmd
+}
+
+func (a *app) delegateCommand() *cobra.Command {
+	cmd, d := a.wordCommand(events.Delegate)
+	cmd.Use = "delegate RUN [STATE] --to USER"
+	cmd.Short = "Let somebody else decide in your place"
+	cmd.Long = `Lets another person decide in this approval with your roles. You do not decide in
+it any more, unless you take that back (penstock withdraw). Who may not decide in
+it, such as an author of the change, may not be named.`
+	cmd.Example = `  penstock delegate k3f9 --to li --comment "back on Monday"`
+	cmd.Flags().StringVar(&d.To, "to", "", "`USER` who decides instead")
+	return cmd
+}
+
+// wordCommand is a command for what is said of an approval and is not about
+// its content.
+func (a *app) wordCommand(decision string) (*cobra.Command, *events.Decide) {
+	d := &events.Decide{Decision: decision, Via: "cli"}
+	cmd := &cobra.Command{
+		Args:              args("RUN", "[STATE]"),
+		ValidArgsFunction: a.complete(completeRuns, completeApprovals),
+		RunE: func(cmd *cobra.Command, arg []string) error {
+			d.Run = arg[0]
+			if len(arg) > 1 {
+				d.State = arg[1]
+			}
+			if decision == events.Delegate && d.To == "" {
+				return usagef("say who decides instead: --to USER")
+			}
+			return a.with(cmd.Context(), func(s *session) error { return s.word(cmd.Context(), *d) })
+		},
+	}
+	cmd.Flags().StringVarP(&d.Comment, "comment", "m", "", "`TEXT` that is recorded with it")
+	return cmd, d
+}
+
+// word sends a decision that is not about the content of an approval.
+func (s *session) word(ctx context.Context, d events.Decide) error {
+	var why events.WhyView
+	if _, err := s.ask(ctx, events.VerbWhy, events.GetRun{Run: d.Run}, &why); err != nil {
+		return err
+	}
+	open, err := openApproval(why, d.State)
+	if err != nil {
+		return err
+	}
+	d.Run, d.State = why.Run.ID, open.State
+	d.ID, d.NotAfter = commandID(), s.app.now().Add(decisionLife).UTC()
+	answer, err := s.ask(ctx, events.VerbDecide, d, nil)
+	if err != nil {
+		return decideHint(err, d)
+	}
+	return s.decided(ctx, d, answer)
 }
 
 func (a *app) rejectCommand() *cobra.Command {
@@ -37,6 +120,7 @@ func (a *app) rejectCommand() *cobra.Command {
 func (a *app) decideCommand(decision string) *cobra.Command {
 	d := events.Decide{Decision: decision, Via: "cli"}
 	var yes bool
+	var notBefore string
 	cmd := &cobra.Command{
 		Long: `Shows what is to be decided and sends the decision, bound to exactly that: when
 it changes in between, the decision is refused and the run's state stays as it
@@ -53,6 +137,13 @@ you are not allowed to decide, with the reason.`,
 			if len(arg) > 1 {
 				d.State = arg[1]
 			}
+			if notBefore != "" {
+				from, err := a.later(notBefore)
+				if err != nil {
+					return err
+				}
+				d.Decision, d.NotBefore = events.Defer, from
+			}
 			return a.with(cmd.Context(), func(s *session) error { return s.decide(cmd.Context(), d, yes) })
 		},
 	}
@@ -60,7 +151,22 @@ you are not allowed to decide, with the reason.`,
 	f.StringVarP(&d.Comment, "comment", "m", "", "`TEXT` that is recorded with the decision")
 	f.StringVar(&d.Content, "content", "", "`DIGEST` of what you decide on, as it was shown")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	if decision == events.Approve {
+		f.StringVar(&notBefore, "not-before", "", "the approval counts from this `TIME` on: 2026-11-23T18:00:00Z, or 2h from now")
+	}
 	return cmd
+}
+
+// later reads a time, or how far it is from now.
+func (a *app) later(s string) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, s); err == nil {
+		return t.UTC(), nil
+	}
+	d, err := workflows.ParseDuration(s)
+	if err != nil {
+		return time.Time{}, usagef("%q is neither a time such as 2026-11-23T18:00:00Z nor a duration such as 2h", s)
+	}
+	return a.now().Add(d.D()).UTC().Truncate(time.Second), nil
 }
 
 func (s *session) decide(ctx context.Context, d events.Decide, yes bool) error {
@@ -96,11 +202,23 @@ func (s *session) decide(ctx context.Context, d events.Decide, yes bool) error {
 	return s.decided(ctx, d, answer)
 }
 
+// decisionVerb is the command that makes a decision.
 func decisionVerb(decision string) string {
-	if decision == events.Approve {
-		return "approve"
+	return map[string]string{events.Approve: "approve", events.Defer: "approve", events.Reject: "reject", events.RequestChanges: "request-changes",
+		events.Withdraw: "withdraw", events.Delegate: "delegate", events.Escalate: "escalate"}[decision]
+}
+
+// madeText is a decision that was made, in words.
+func madeText(d events.Decide) string {
+	switch d.Decision {
+	case events.Defer:
+		return "approved from " + stamp(d.NotBefore) + " on:"
+	case events.RequestChanges:
+		return "asked for changes to"
+	case events.Delegate:
+		return "left to " + d.To + ":"
 	}
-	return "reject"
+	return d.Decision
 }
 
 // openApproval picks the approval that is meant.
@@ -173,7 +291,7 @@ func (s *session) decided(ctx context.Context, d events.Decide, answer events.An
 		}
 		return s.app.printJSON(out)
 	}
-	fmt.Fprintf(s.app.stdout, "%s %s of %s (record %d)\n", paint(s.app.stdout, d.Decision, d.Decision), oneLine(d.State), oneLine(d.Run), answer.Record)
+	fmt.Fprintf(s.app.stdout, "%s %s of %s (record %d)\n", paint(s.app.stdout, d.Decision, oneLine(madeText(d))), oneLine(d.State), oneLine(d.Run), answer.Record)
 	if err != nil {
 		s.app.note("penstock why %s says what is still missing", d.Run)
 		return nil

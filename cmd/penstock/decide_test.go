@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/penstock-cd/penstock/events"
 )
 
@@ -89,5 +91,41 @@ func TestThereMustBeSomethingToDecide(t *testing.T) {
 	}
 	if len(f.asks[events.VerbDecide]) > 0 {
 		t.Error("a decision was sent")
+	}
+}
+
+func TestEveryDecisionIsSentAsItWasMeant(t *testing.T) {
+	content := approvalReason().Content
+	for _, c := range []struct {
+		args []string
+		want events.Decide
+		out  string
+	}{
+		{[]string{"approve", "k3f9", "--not-before", "2h", "--yes"}, events.Decide{Decision: events.Defer, NotBefore: now.Add(2 * time.Hour), Content: content}, "approved from "},
+		{[]string{"approve", "k3f9", "--not-before", "2026-05-01T10:00:00+02:00", "-y"},
+			events.Decide{Decision: events.Defer, NotBefore: time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC), Content: content}, "approved from 2026-05-01 08:00:00Z on: approve"},
+		{[]string{"request-changes", "k3f9", "-m", "not yet", "-y"}, events.Decide{Decision: events.RequestChanges, Comment: "not yet", Content: content}, "asked for changes to approve"},
+		{[]string{"withdraw", "k3f9"}, events.Decide{Decision: events.Withdraw}, "withdrawn approve"},
+		{[]string{"delegate", "k3f9", "--to", "li", "-m", "away"}, events.Decide{Decision: events.Delegate, To: "li", Comment: "away"}, "left to li: approve"},
+		{[]string{"escalate", "k3f9"}, events.Decide{Decision: events.Escalate}, "escalated approve"},
+	} {
+		f := newFake(t)
+		f.gives(events.VerbWhy, events.WhyView{Run: waitingRun(), Waiting: waitingRun().Waiting})
+		f.gives(events.VerbGet, waitingRun())
+		f.gives(events.VerbDecide, nil)
+		got := penstock(t, c.args...)
+		d := asked[events.Decide](f, events.VerbDecide)
+		if got.code != 0 || !strings.HasPrefix(got.out, c.out) {
+			t.Errorf("%q: exit %d, %q, %s", c.args, got.code, got.out, got.stderr)
+		}
+		c.want.Run, c.want.State, c.want.Via, c.want.ID, c.want.NotAfter = runID, "approve", "cli", d.ID, d.NotAfter
+		if diff := cmp.Diff(c.want, d); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", c.args, diff)
+		}
+	}
+	for _, bad := range [][]string{{"delegate", "k3f9"}, {"approve", "k3f9", "--not-before", "soon"}, {"withdraw"}} {
+		if got := penstock(t, bad...); got.code != exitUsage {
+			t.Errorf("%q: exit %d, %s", bad, got.code, got.stderr)
+		}
 	}
 }

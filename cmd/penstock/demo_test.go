@@ -141,7 +141,7 @@ func TestTwoDemosAtTheSameTimeTellTheWholeStory(t *testing.T) {
 		for _, want := range []string{
 			"test and scan were handed out together",
 			"the engine refuses her approval: ana wrote this change",
-			"missing: 2 more release-manager",
+			"quorum does not hold: 2 more release-manager",
 			"ran as a process beside the old one",
 			"a failing test is held at the gate",
 			"it never became healthy and was taken away",

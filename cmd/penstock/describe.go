@@ -65,7 +65,7 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 	case events.ApprovalRefused:
 		return join("decision", quoted(h.Decision), "of", h.By, "refused:", h.Reason)
 	case events.ApprovalClosed:
-		return join("approval", h.Outcome)
+		return join("approval", h.Outcome, prefixed("– ", h.Reason))
 	case events.CommandRefused:
 		return join("command of", h.By, "refused:", h.Reason)
 	case events.ApprovalStale:
@@ -81,7 +81,7 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 	case events.EnvironmentHeld:
 		return join("environment", h.Environment, "is held by", h.By, quoted(h.Reason), until(h.Deadline))
 	case events.EnvironmentUnheld:
-		return join("the hold of environment", h.Environment, "is taken away by", h.By)
+		return join("a hold of environment", h.Environment, "is over", prefixed("by ", h.By), prefixed("– ", h.Reason))
 	case events.GlassBroken:
 		return join(h.By, "broke the glass of environment", h.Environment, quoted(h.Reason))
 	case events.DeploymentStep:

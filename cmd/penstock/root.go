@@ -36,8 +36,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *app {
 func (a *app) commands() map[string][]*cobra.Command {
 	return map[string][]*cobra.Command{
 		"runs": {a.runCommand(), a.runsCommand(), a.getCommand(), a.watchCommand(), a.logsCommand(), a.artifactCommand(), a.whyCommand(),
-			a.approveCommand(), a.rejectCommand(), a.cancelCommand(),
-			a.pauseCommand(), a.resumeCommand(), a.retryCommand()},
+			a.approveCommand(), a.rejectCommand(), a.requestChangesCommand(), a.withdrawCommand(), a.delegateCommand(), a.escalateCommand(),
+			a.cancelCommand(), a.pauseCommand(), a.resumeCommand(), a.retryCommand()},
 		"definitions": {a.graphCommand(), a.diffCommand(),
 			a.initCommand(), a.checkCommand(), a.testCommand(), a.evalCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand(), a.environmentsCommand()},
 		"events": {a.eventsCommand(), a.auditCommand()},

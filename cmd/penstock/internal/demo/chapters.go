@@ -186,7 +186,7 @@ func (s *story) why(ctx context.Context, run string) error {
 		return err
 	}
 	s.narrator.text(text)
-	return s.claim(strings.Contains(text, "missing:") && strings.Contains(text, "ana wrote this change"), "why says what is missing, and who cannot give it")
+	return s.claim(strings.Contains(text, "does not hold:") && strings.Contains(text, "ana wrote this change"), "why says what is missing, and who cannot give it")
 }
 
 // blueGreen takes the second commit to production beside the first.
