@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows/parse"
 	"github.com/rogpeppe/go-internal/txtar"
 )
@@ -141,5 +142,20 @@ func TestTheScenariosOfTheDocumentationAreAsTheyAreDescribed(t *testing.T) {
 		}
 	} else if differs(shown, want) {
 		t.Errorf("the page shows another failure than there is:\n%s", want)
+	}
+}
+
+func TestAnExpressionIsTriedOnARun(t *testing.T) {
+	f := newFake(t)
+	f.gives(events.VerbEval, events.Evaluation{Value: true, Parts: []events.EvaluationPart{{Source: "a && b", Value: true}, {Source: "a", Depth: 1, Value: true}}},
+		events.Evaluation{Error: "no such key: authors"}, events.Evaluation{Problems: []string{"there is no field x\n  run.x\n      ^"}})
+	for _, want := range []struct {
+		exit      int
+		out, tell string
+	}{{0, "true\n\nPART  VALUE\n  a   true\n", ""}, {1, "", "has no value: no such key: authors"}, {2, "", "there is no field x"}} {
+		got := penstock(t, "eval", "a && b", "--run", "k3f9")
+		if got.code != want.exit || got.out != want.out || !strings.Contains(got.stderr, want.tell) {
+			t.Errorf("%+v, want %+v", got, want)
+		}
 	}
 }
