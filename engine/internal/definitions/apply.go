@@ -48,13 +48,17 @@ type key struct{ kind, name string }
 
 func keyFor(d parse.Document) key { return key{d.Kind, d.Name} }
 
-func find(docs []parse.Document, k key) *parse.Document {
+// index finds documents by their names.
+type index map[key]*parse.Document
+
+func indexOf(docs []parse.Document) index {
+	m := make(index, len(docs))
 	for i := range docs {
-		if keyFor(docs[i]) == k {
-			return &docs[i]
+		if k := keyFor(docs[i]); m[k] == nil {
+			m[k] = &docs[i]
 		}
 	}
-	return nil
+	return m
 }
 
 // Apply lays files over what is in force. The result tells what changed and
@@ -135,8 +139,9 @@ func (s *Store) enforce(ctx context.Context, set *parse.Set) error {
 }
 
 func sameOrigins(a, b []parse.Document) bool {
+	before := indexOf(a)
 	for _, d := range b {
-		if old := find(a, keyFor(d)); old == nil || !sameOrigin(old.Origin, d.Origin) {
+		if old := before[keyFor(d)]; old == nil || !sameOrigin(old.Origin, d.Origin) {
 			return false
 		}
 	}
@@ -150,9 +155,9 @@ func sameOrigin(a, b workflows.Origin) bool {
 // keepOrigins lets a document that has not changed keep its commit and author:
 // those of the change that made it what it is.
 func keepOrigins(standing, docs []parse.Document) []parse.Document {
-	docs = slices.Clone(docs)
+	docs, before := slices.Clone(docs), indexOf(standing)
 	for i, d := range docs {
-		old := find(standing, keyFor(d))
+		old := before[keyFor(d)]
 		if old != nil && old.Digest == d.Digest && old.Origin.Source == d.Origin.Source && old.Origin.Pos.File == d.Origin.Pos.File {
 			docs[i].Origin.Commit, docs[i].Origin.Author = old.Origin.Commit, old.Origin.Author
 		}
@@ -203,9 +208,9 @@ func (p *plan) prune(c Change) []workflows.Problem {
 // candidates are the documents that would be in force: the good ones, what
 // stood before where its successor is bad, and nothing that is gone.
 func (p *plan) candidates() []parse.Document {
-	docs := slices.Clone(p.good)
+	docs, good := slices.Clone(p.good), indexOf(p.good)
 	for _, old := range p.standing {
-		if find(p.good, keyFor(old)) == nil {
+		if good[keyFor(old)] == nil {
 			docs = append(docs, old)
 		}
 	}
@@ -278,23 +283,25 @@ func same(a, b []parse.Document) bool {
 
 // lost gives the documents that were good by themselves and are not in a set.
 func (p *plan) lost(docs, set []parse.Document) []parse.Document {
+	there, good := indexOf(set), indexOf(p.good)
 	return slices.DeleteFunc(slices.Clone(docs), func(d parse.Document) bool {
-		return find(set, keyFor(d)) != nil || find(p.good, keyFor(d)) == nil && definition(p.before, keyFor(d)) == nil
+		return there[keyFor(d)] != nil || good[keyFor(d)] == nil && definition(p.before, keyFor(d)) == nil
 	})
 }
 
 // needed gives what was changed or is to be removed and lost documents need.
 func (p *plan) needed(lost []parse.Document) (back []parse.Document) {
+	good, other := indexOf(p.good), indexOf(p.differs())
 	for _, d := range lost {
 		cat := p.before
-		if find(p.good, keyFor(d)) != nil {
+		if good[keyFor(d)] != nil {
 			cat = p.read.Catalog()
 		}
 		for _, need := range workflows.Needs(cat, definition(cat, keyFor(d))) {
-			for _, b := range p.differs() {
-				if keyFor(b) == (key{need.Kind, need.Name}) && find(back, keyFor(b)) == nil {
-					back = append(back, b)
-				}
+			k := key{need.Kind, need.Name}
+			if b := other[k]; b != nil {
+				back = append(back, *b)
+				delete(other, k)
 			}
 		}
 	}
@@ -303,8 +310,9 @@ func (p *plan) needed(lost []parse.Document) (back []parse.Document) {
 
 // differs gives what will not be as it is now.
 func (p *plan) differs() (docs []parse.Document) {
+	before := indexOf(p.standing)
 	for _, d := range p.good {
-		if old := find(p.standing, keyFor(d)); old == nil || old.Digest != d.Digest {
+		if old := before[keyFor(d)]; old == nil || old.Digest != d.Digest {
 			docs = append(docs, d)
 		}
 	}
@@ -344,9 +352,9 @@ func (p *plan) problem(d parse.Document, source string, lost []parse.Document, p
 // changes says what becomes of each document. What is refused is told instead
 // of what stays in its place.
 func (p *plan) changes(after []parse.Document) []events.Definition {
-	refused := map[key]parse.Document{}
+	before, there, refused := indexOf(p.standing), indexOf(after), map[key]parse.Document{}
 	for _, d := range p.read.Given {
-		if now := find(after, keyFor(d)); d.Kind != "" && d.Name != "" && (now == nil || now.Digest != d.Digest || now.Origin.Source != d.Origin.Source) {
+		if now := there[keyFor(d)]; d.Kind != "" && d.Name != "" && (now == nil || now.Digest != d.Digest || now.Origin.Source != d.Origin.Source) {
 			refused[keyFor(d)] = d
 		}
 	}
@@ -356,7 +364,7 @@ func (p *plan) changes(after []parse.Document) []events.Definition {
 			continue
 		}
 		change := "created"
-		if old := find(p.standing, keyFor(d)); old != nil {
+		if old := before[keyFor(d)]; old != nil {
 			change = "changed"
 			if old.Digest == d.Digest {
 				change = "unchanged"
@@ -365,7 +373,7 @@ func (p *plan) changes(after []parse.Document) []events.Definition {
 		out = append(out, view(d, change))
 	}
 	for _, d := range p.standing {
-		if find(after, keyFor(d)) == nil && p.gone[keyFor(d)] {
+		if there[keyFor(d)] == nil && p.gone[keyFor(d)] {
 			out = append(out, view(d, "removed"))
 		}
 	}

@@ -248,11 +248,13 @@ func (s *Store) overlayOrigins(ctx context.Context, docs []parse.Document) error
 	if err := json.Unmarshal(e.Value(), &list); err != nil {
 		return fmt.Errorf("where definitions came from: %w", err)
 	}
+	last := map[key]entry{}
+	for _, it := range list {
+		last[key{it.Kind, it.Name}] = it
+	}
 	for i, d := range docs {
-		for _, it := range list {
-			if it.Kind == d.Kind && it.Name == d.Name && it.Digest == d.Digest {
-				docs[i].Origin = it.Origin
-			}
+		if it, ok := last[keyFor(d)]; ok && it.Digest == d.Digest {
+			docs[i].Origin = it.Origin
 		}
 	}
 	return nil

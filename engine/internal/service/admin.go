@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -28,6 +29,9 @@ func (s *Service) apply(ctx context.Context, who Principal, body []byte) (any, e
 	}
 	if err := s.may(who, workflows.ActApply); err != nil {
 		return nil, err
+	}
+	if strings.ContainsFunc(req.Source, unicode.IsControl) {
+		return nil, refuse(events.CodeInvalid, "the name of a source has no control characters")
 	}
 	source := appliedAs(req.Source)
 	if s.o.Definitions.Holds(source) {
@@ -84,6 +88,7 @@ func (s *Service) Apply(ctx context.Context, d Delivery) (*events.Applied, error
 		}
 		s.lookAgain(ctx)
 	}
+	changed, removed = fitting(changed), fitting(removed)
 	h := events.Happening{By: d.By, Commit: d.Commit, Author: d.Author}
 	if len(changed) > 0 {
 		h.Definitions, h.Warnings = changed, weaker(applied)
@@ -129,15 +134,15 @@ func Serious(a *events.Applied) (lines []string) {
 // Now is the time by which the engine decides.
 func (s *Service) Now() time.Time { return time.UnixMilli(s.o.Owner.Now()).UTC() }
 
-// mostReasons is how many bytes of reasons an event holds at most.
-const mostReasons = 192 << 10
+// mostReasons is how many bytes of one list an event holds at most.
+const mostReasons = 160 << 10
 
 // fitting gives lines that fit into an event, and how many do not.
 func fitting(lines []string) []string {
 	size := 0
 	for i, line := range lines {
 		if size += len(line); size > mostReasons {
-			return append(slices.Clone(lines[:i]), fmt.Sprintf("and %d more; penstock check tells them all", len(lines)-i))
+			return append(slices.Clone(lines[:i]), fmt.Sprintf("and %d more", len(lines)-i))
 		}
 	}
 	return lines
