@@ -162,6 +162,11 @@ func (k *check) work(w *Workflow, at, path string, depth int) *Activity {
 		k.fault(at, "no-task", "", "%s is not a task", path)
 		return nil
 	}
+	if b.Deploy != nil && rest != "" {
+		if of := w.Spec.States[b.Deploy.Resume]; of != nil && of.Deploy != nil {
+			b = &of.Body // it goes on with the analysis of that one
+		}
+	}
 	return k.workOf(b, at, path, rest, depth)
 }
 

@@ -94,7 +94,7 @@ func (d *Deploy) Words() []string {
 	return []string{first, strings.Join(steps, " → ")}
 }
 
-// Words is the step in short: "25 %", "pause 5m", "analyze 10m".
+// Words is the step in short: "25%", "pause 5m", "analyze 10m".
 func (s *Step) Words() string {
 	switch {
 	case s.Pause > 0:
@@ -102,7 +102,7 @@ func (s *Step) Words() string {
 	case s.Analyze > 0:
 		return "analyze " + s.Analyze.String()
 	}
-	return strconv.Itoa(s.Weight) + " %"
+	return strconv.Itoa(s.Weight) + "%"
 }
 
 // Words says whom the approval asks and for how long.

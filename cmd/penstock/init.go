@@ -17,6 +17,7 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/penstock-cd/penstock/workflows/library"
 	"github.com/spf13/cobra"
 )
 
@@ -50,15 +51,22 @@ type project struct {
 }
 
 func (a *app) initCommand() *cobra.Command {
-	return &cobra.Command{
+	var from string
+	var list bool
+	cmd := &cobra.Command{
 		Use:   "init [DIR]",
 		Short: "Write a first workflow for what is in a directory",
 		Long: `Looks at what is in DIR (default: here) and writes a workflow for it, two
 environments, roles with you in them, and a test, into DIR/penstock. Knows Go
 modules, Node packages and Dockerfiles; for anything else it writes a workflow
-with commands to replace. Asks nothing and never overwrites a file.`,
+with commands to replace. Asks nothing and never overwrites a file.
+
+With --from it writes a starter workflow instead, with all that it needs and
+with scenarios that come through all of it: --list lists them.`,
 		Example: `  penstock init
-  penstock init services/checkout`,
+  penstock init services/checkout
+  penstock init --list
+  penstock init --from service-canary`,
 		Args: args("[DIR]"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs
@@ -67,6 +75,14 @@ with commands to replace. Asks nothing and never overwrites a file.`,
 			dir := "."
 			if len(arg) > 0 {
 				dir = arg[0]
+			}
+			switch {
+			case list && (from != "" || len(arg) > 0):
+				return usagef("penstock init --list only lists; leave out the rest")
+			case list || from == "list":
+				return a.printStarters()
+			case cmd.Flag("from").Changed:
+				return a.initFrom(from, dir)
 			}
 			p, err := lookAt(dir)
 			if err != nil {
@@ -79,6 +95,16 @@ with commands to replace. Asks nothing and never overwrites a file.`,
 			return a.printInit(p, wrote, left)
 		},
 	}
+	cmd.Flags().StringVar(&from, "from", "", "write the starter workflow with this `NAME`")
+	cmd.Flags().BoolVar(&list, "list", false, "list the starter workflows")
+	_ = cmd.RegisterFlagCompletionFunc("from", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		var names []string
+		for _, s := range library.List() {
+			names = append(names, s.Name+"\t"+s.About)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
+	return cmd
 }
 
 // initView is the output of init as JSON.
