@@ -20,7 +20,8 @@ func Expression(c *workflows.Catalog, w *workflows.Workflow, source string) (wor
 	vars := maps.Clone(world.vars)
 	vars["artifact"] = artifactType
 	vars["attestations"] = cel.ListType(cel.MapType(cel.StringType, cel.DynType))
-	sc := &scope{env: extend(world.shapes, vars), vars: vars, shapes: world.shapes, position: "a run of " + w.Metadata.Name, names: keys(vars), words: world.words}
+	sc := &scope{names: &names{env: extend(world.shapes, vars), vars: vars, shapes: world.shapes}, position: "a run of " + w.Metadata.Name,
+		known: keys(vars), words: world.words, inputs: world.inputs}
 	src := newSource("", 1, []byte(source))
 	u := &unit{src: src, dec: newDecoder(src)}
 	node := &yaml.Node{Kind: yaml.ScalarNode, Value: source, Line: 1, Column: 1}

@@ -65,13 +65,42 @@ func nested(e ast.Expr) int {
 	return deepest
 }
 
+// maxPlain is how many nodes an expression can have that is cheap for certain
+// as long as it has operators only: each of them costs the longest text at most
+// that could be made of all.
+const maxPlain = 40
+
+// plainlyCheap reports whether an expression is small and has operators only,
+// so that there is nothing to estimate. Most expressions are like this, and an
+// estimate takes as long as the rest of a check.
+func plainlyCheap(e ast.Expr) bool {
+	left := maxPlain
+	var cheap func(e ast.Expr) bool
+	cheap = func(e ast.Expr) bool {
+		left--
+		switch e.Kind() {
+		case ast.ComprehensionKind, ast.StructKind, ast.MapKind:
+			return false
+		case ast.CallKind:
+			if name := e.AsCall().FunctionName(); name[0] >= 'a' && name[0] <= 'z' && !slices.Contains([]string{"orValue", "hasValue", "size"}, name) {
+				return false
+			}
+		}
+		return left >= 0 && !slices.ContainsFunc(children(e), func(c ast.Expr) bool { return !cheap(c) })
+	}
+	return cheap(e)
+}
+
 // affordable refuses an expression that may cost too much.
 func (c *compiler) affordable(sc *scope, checked *cel.Ast, at placer) {
+	if plainlyCheap(checked.NativeRep().Expr()) {
+		return
+	}
 	if deep := nested(checked.NativeRep().Expr()); deep > maxNested {
 		at.fault(0, "too-deep", fmt.Sprintf("macros stand %d deep inside each other, the most is %d", deep, maxNested), "split it up")
 		return
 	}
-	estimate, err := sc.env.EstimateCost(checked, bounds{sc})
+	estimate, err := baseEnv().EstimateCost(checked, bounds{sc}) // it needs no names, and each environment would have models of its own
 	if err != nil {
 		at.fault(0, "internal", "the cost of the expression cannot be estimated: "+err.Error(), "please report this")
 		return

@@ -75,13 +75,18 @@ func count(function, name string, missing ref.Val) cel.Macro {
 	})
 }
 
+// names are the names that a CEL environment knows, with their types.
+type names struct {
+	env    *cel.Env
+	vars   map[string]*cel.Type
+	shapes *shapes
+}
+
 // scope is what an expression at a position may read.
 type scope struct {
-	env      *cel.Env
-	vars     map[string]*cel.Type
-	shapes   *shapes
+	*names
 	position string          // for messages: "retry.when"
-	names    map[string]bool // nil: everything that env knows
+	known    map[string]bool // the names that this position has
 	words    map[string][]string
 	inputs   map[string]uint64 // how long the texts among the inputs can be, where that is declared
 }
@@ -90,9 +95,7 @@ type scope struct {
 // read: one CEL environment for all its positions, because making one is far
 // dearer than an expression. What a position may not read is refused by name.
 type world struct {
-	env    *cel.Env
-	vars   map[string]*cel.Type
-	shapes *shapes
+	*names
 	states []string
 	words  map[string][]string // names that stand for a fixed set of words → the words
 	inputs map[string]uint64
@@ -113,14 +116,14 @@ func extend(shapes *shapes, vars map[string]*cel.Type) *cel.Env {
 
 func newWorld(c *workflows.Catalog, w *workflows.Workflow) *world {
 	sh := newShapes(baseEnv().CELTypeProvider())
-	out := &world{shapes: sh, inputs: inputBounds(w), vars: map[string]*cel.Type{
+	out := &world{inputs: inputBounds(w), names: &names{shapes: sh, vars: map[string]*cel.Type{
 		"now": cel.TimestampType, "run": runType, "env": envType, "error": errorType, "event": cel.DynType,
 		"outcome": cel.StringType, "state": cel.StringType, "labels": labelsType,
 		"approvals": cel.ListType(decisionType), "rejections": cel.ListType(decisionType),
 		visitsName: cel.MapType(cel.StringType, cel.IntType), outcomeName: cel.StringType,
 		enteredName: cel.MapType(cel.StringType, cel.BoolType), approvedName: cel.MapType(cel.StringType, cel.BoolType),
 		"inputs": sh.object(inputsName, inputTypes(w)),
-	}}
+	}}}
 	outcomes := map[string]bool{}
 	for _, o := range workflows.RunOutcomes() {
 		outcomes[o] = true
@@ -143,11 +146,26 @@ func newWorld(c *workflows.Catalog, w *workflows.Workflow) *world {
 			out.vars[s.Name] = stateType(c, sh, s)
 		}
 	}
+	out.branches(w)
 	states := slices.Sorted(maps.Keys(w.Spec.States))
 	out.words = map[string][]string{"outcome": slices.Sorted(maps.Keys(outcomes)), "state": states, visitsName: states,
 		enteredName: states, approvedName: approvals, outcomeName: append(workflows.RunOutcomes(), "")}
 	out.env = extend(sh, out.vars)
 	return out
+}
+
+// branches adds the branches for gates, where nothing else has their names.
+func (w *world) branches(doc *workflows.Workflow) {
+	for _, s := range doc.Ordered() {
+		if len(s.Gate) == 0 {
+			continue
+		}
+		for _, b := range s.Branches() {
+			if workflows.CheckName(b.Name) == "" && w.vars[b.Name] == nil {
+				w.vars[b.Name] = cel.ObjectType(branchType(s, b))
+			}
+		}
+	}
 }
 
 func inputTypes(w *workflows.Workflow) map[string]*cel.Type {
@@ -164,7 +182,7 @@ func stateFields(c *workflows.Catalog, sh *shapes, s *workflows.State) map[strin
 	switch s.Kind() {
 	case "parallel":
 		for _, b := range s.Branches() {
-			fields[b.Name] = sh.object("branch "+s.Name+" "+b.Name, bodyFields(c, &b.Body))
+			fields[b.Name] = sh.object(branchType(s, b), bodyFields(c, &b.Body))
 		}
 	case "wait":
 		if s.Wait.Event != "" {
@@ -212,27 +230,45 @@ func (w *world) at(position string, states []string, names ...string) *scope {
 	for _, name := range states {
 		known[name] = true
 	}
-	return &scope{env: w.env, vars: w.vars, shapes: w.shapes, position: position, names: known, words: w.words, inputs: w.inputs}
+	return &scope{names: w.names, position: position, known: known, words: w.words, inputs: w.inputs}
 }
 
 // invariant gives the scope of an invariant, which is proved before anything
 // runs: no time, no values.
 func (w *world) invariant() *scope {
 	sc := w.at("an invariant", nil, "labels", enteredName, approvedName, outcomeName)
-	delete(sc.names, "now")
+	delete(sc.known, "now")
 	return sc
 }
 
 // gate gives the scope of a gate: the branches stand under their own names.
 func (w *world) gate(s *workflows.State) *scope {
-	sh := &shapes{Provider: w.shapes.Provider, objects: w.shapes.objects}
-	vars := map[string]*cel.Type{"now": cel.TimestampType, "run": runType, "inputs": cel.ObjectType(inputsName)}
+	known := []string{"run", "inputs"}
+	own := true // whether the environment of the workflow has the branches as they are
 	for _, b := range s.Branches() {
 		if workflows.CheckName(b.Name) == "" {
-			vars[b.Name] = cel.ObjectType("branch " + s.Name + " " + b.Name)
+			known = append(known, b.Name)
+			own = own && w.vars[b.Name] != nil && w.vars[b.Name].TypeName() == branchType(s, b)
 		}
 	}
-	return &scope{env: extend(sh, vars), vars: vars, shapes: sh, position: "gate", names: keys(vars), inputs: w.inputs}
+	sc := w.at("gate", nil, known...)
+	if own {
+		return sc
+	}
+	other := &names{shapes: &shapes{Provider: w.shapes.Provider, objects: w.shapes.objects},
+		vars: map[string]*cel.Type{"now": cel.TimestampType, "run": runType, "inputs": cel.ObjectType(inputsName)}}
+	for _, b := range s.Branches() {
+		if sc.known[b.Name] {
+			other.vars[b.Name] = cel.ObjectType(branchType(s, b))
+		}
+	}
+	other.env = extend(other.shapes, other.vars)
+	sc.names = other
+	return sc
+}
+
+func branchType(s *workflows.State, b *workflows.Branch) string {
+	return "branch " + s.Name + " " + b.Name
 }
 
 func keys(vars map[string]*cel.Type) map[string]bool {
@@ -248,7 +284,7 @@ func fixed(position string, vars map[string]*cel.Type) func() *scope {
 	return sync.OnceValue(func() *scope {
 		vars["now"] = cel.TimestampType
 		sh := newShapes(baseEnv().CELTypeProvider())
-		return &scope{env: extend(sh, vars), vars: vars, shapes: sh, position: position, names: keys(vars)}
+		return &scope{names: &names{env: extend(sh, vars), vars: vars, shapes: sh}, position: position, known: keys(vars)}
 	})
 }
 

@@ -87,7 +87,7 @@ func (c *compiler) expression(n *yaml.Node, offset int, source string, sc *scope
 		return nil
 	}
 	c.note(c.noting, checked.NativeRep(), at)
-	return newProgram(sc, checked)
+	return newProgram(sc.names, checked)
 }
 
 // compile compiles each expression of a document once for each environment:
@@ -238,7 +238,7 @@ var functionNames = sync.OnceValue(func() []string {
 })
 
 func (sc *scope) hint(name string) string {
-	known := slices.Sorted(maps.Keys(sc.names))
+	known := slices.Sorted(maps.Keys(sc.known))
 	for i := range known {
 		known[i] = shownAs(known[i])
 	}
@@ -297,15 +297,12 @@ func (in *inspection) fault(e ast.Expr, code, message, hint string) {
 
 // names refuses names that the position does not have, though others do.
 func (in *inspection) names(e ast.Expr) {
-	if in.sc.names == nil {
-		return
-	}
 	seen := map[string]bool{}
 	var refs refs
 	refs.visit(e, nil)
 	for _, path := range refs.found {
 		name := path[0]
-		if in.sc.names[name] || seen[name] {
+		if in.sc.known[name] || seen[name] {
 			continue
 		}
 		seen[name] = true
@@ -333,7 +330,7 @@ func (in *inspection) words(subject, with ast.Expr) {
 	if _, bound := in.bound[subject.ID()]; bound || subject.Kind() != ast.IdentKind {
 		return
 	}
-	if words := in.sc.words[subject.AsIdent()]; words != nil && in.sc.names[subject.AsIdent()] {
+	if words := in.sc.words[subject.AsIdent()]; words != nil && in.sc.known[subject.AsIdent()] {
 		in.oneOf(cmp.Or(countedBy[subject.AsIdent()], subject.AsIdent()), words, with)
 	}
 }

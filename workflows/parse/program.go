@@ -20,7 +20,7 @@ type program struct {
 	plan    func() (planned, error)
 	explain func() (*explained, error)
 	refs    [][]string
-	sc      *scope
+	in      *names
 }
 
 // planned is a program that can be evaluated.
@@ -29,24 +29,24 @@ type planned struct {
 	stored []restoration
 }
 
-func newProgram(sc *scope, checked *cel.Ast) *program {
-	out := &program{sc: sc, refs: refsOf(checked.NativeRep().Expr())}
-	out.plan = sync.OnceValues(func() (planned, error) { return sc.planned(checked, out.refs) })
+func newProgram(in *names, checked *cel.Ast) *program {
+	out := &program{in: in, refs: refsOf(checked.NativeRep().Expr())}
+	out.plan = sync.OnceValues(func() (planned, error) { return in.planned(checked, out.refs) })
 	out.explain = sync.OnceValues(func() (*explained, error) {
-		tracking, err := sc.planned(checked, out.refs, cel.OptTrackState)
+		tracking, err := in.planned(checked, out.refs, cel.OptTrackState)
 		if err != nil {
 			return nil, err
 		}
-		partial, err := sc.planned(checked, out.refs, cel.OptTrackState, cel.OptPartialEval)
-		return &explained{env: sc.env, checked: checked, tracking: tracking, partial: partial}, err
+		partial, err := in.planned(checked, out.refs, cel.OptTrackState, cel.OptPartialEval)
+		return &explained{env: in.env, checked: checked, tracking: tracking, partial: partial}, err
 	})
 	return out
 }
 
 // planned is the only maker of CEL programs, so that each has its limits.
-func (sc *scope) planned(checked *cel.Ast, refs [][]string, how ...cel.EvalOption) (planned, error) {
-	p, err := sc.env.Program(checked, cel.EvalOptions(how...), cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
-	return planned{p, sc.restorations(refs)}, err
+func (n *names) planned(checked *cel.Ast, refs [][]string, how ...cel.EvalOption) (planned, error) {
+	p, err := n.env.Program(checked, cel.EvalOptions(how...), cel.CostLimit(CostLimit), cel.InterruptCheckFrequency(100))
+	return planned{p, n.restorations(refs)}, err
 }
 
 func (p *program) Refs() [][]string { return p.refs }

@@ -18,15 +18,15 @@ type restoration struct {
 }
 
 // restorations gives those of the paths that lead to such values, or have them below.
-func (sc *scope) restorations(paths [][]string) []restoration {
+func (n *names) restorations(paths [][]string) []restoration {
 	var out []restoration
 	for _, path := range paths {
-		t := sc.vars[path[0]]
+		t := n.vars[path[0]]
 		for _, key := range path[1:] {
-			t = sc.shapes.below(t, key)
+			t = n.shapes.below(t, key)
 		}
-		if sc.shapes.restores(t) {
-			out = append(out, restoration{path: path, typ: t, sh: sc.shapes})
+		if n.shapes.restores(t) {
+			out = append(out, restoration{path: path, typ: t, sh: n.shapes})
 		}
 	}
 	return out
