@@ -6,18 +6,48 @@ import (
 	"strings"
 )
 
-// maxStates is how many states a workflow has at most: what is proved over its
-// paths grows faster than it does.
-const maxStates = 1000
+// How many states a workflow has at most, and how many transitions and events
+// one state and all of them: what is proved over the paths of a workflow grows
+// faster than it does.
+const (
+	maxStates    = 1000
+	maxArms      = 100
+	maxArmsInAll = 5000
+)
 
 // TooLarge reports whether a workflow is refused for its size alone. Nothing
 // else is then said of it.
-func TooLarge(w *Workflow) bool { return len(w.Spec.States) > maxStates }
+func TooLarge(w *Workflow) bool {
+	inAll := 0
+	for _, s := range w.Spec.States {
+		arms := len(s.Transitions) + len(s.Events)
+		if inAll += arms; arms > maxArms {
+			return true
+		}
+	}
+	return len(w.Spec.States) > maxStates || inAll > maxArmsInAll
+}
+
+// size says why a workflow is too large.
+func (k *check) size(w *Workflow) {
+	hint := "make parts of it workflows of their own, and start them with workflow"
+	if len(w.Spec.States) > maxStates {
+		k.fault("spec.states", "too-many-states", hint, "a workflow has %d states at most, this one has %d", maxStates, len(w.Spec.States))
+		return
+	}
+	for _, s := range w.Ordered() {
+		if arms := len(s.Transitions) + len(s.Events); arms > maxArms {
+			k.fault(Join("spec.states", s.Name), "too-many-arms", "make it two states, one after the other", "a state has %d transitions and events at most, %s has %d", maxArms, s.Name, arms)
+			return
+		}
+	}
+	k.fault("spec.states", "too-many-arms", hint, "the states of a workflow have %d transitions and events at most", maxArmsInAll)
+}
 
 // workflow checks a workflow: its names and what its states do.
 func (k *check) workflow(w *Workflow) {
 	if TooLarge(w) {
-		k.fault("spec.states", "too-many-states", "make parts of it workflows of their own, and start them with workflow", "a workflow has %d states at most, this one has %d", maxStates, len(w.Spec.States))
+		k.size(w)
 		return
 	}
 	for _, name := range names(w.Spec.Inputs) {
