@@ -62,7 +62,7 @@ modules, Node packages and Dockerfiles; for anything else it writes a workflow
 with commands to replace. Asks nothing and never overwrites a file.
 
 With --from it writes a starter workflow instead, with all that it needs and
-with scenarios that come through all of it: --list lists them.`,
+with scenarios that come through all of it: --from alone, or --list, lists them.`,
 		Example: `  penstock init
   penstock init services/checkout
   penstock init --list

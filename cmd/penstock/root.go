@@ -124,6 +124,9 @@ func (a *app) execute(ctx context.Context, args []string) int {
 	}
 	format := a.output
 	root := a.root()
+	if n := len(args); n > 1 && args[0] == "init" && args[n-1] == "--from" {
+		args = append(args[:n-1:n-1], "--from=list") // who does not know a name wants to see them
+	}
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
