@@ -78,7 +78,7 @@ func TestOutputReadsWithoutAManual(t *testing.T) {
 			{Hello: events.Hello{Worker: "w1", Kinds: []string{"build", "test"}, Host: "host-2", Busy: 1, Slots: 4, Version: "v0.1.0"}, Pool: "default", SeenAt: ago(4 * time.Second)}}})
 	f.gives(events.VerbVerify, events.Verification{Run: runID, Records: 13, Decisions: 4, Head: strings.Repeat("9a", 32), OK: true})
 	f.gives(events.VerbEnvironments, events.Environments{Environments: []events.EnvironmentView{{Name: "production", Holder: runID, Queue: []string{"aaaa", "bbbb"},
-		Artifact: "sha256:" + strings.Repeat("cd", 32), Run: "previous", URL: "http://127.0.0.1:9000", At: ptr(ago(26 * time.Hour))}, {Name: "staging"}}})
+		Artifact: "sha256:" + strings.Repeat("cd", 32), Run: "previous", URL: "http://127.0.0.1:9000", At: ptr(ago(26 * time.Hour))}, {Name: "staging", Closed: "frozen: year end", Until: ptr(now.Add(13 * time.Hour))}}})
 	for name, args := range map[string][]string{
 		"environments": {"environments"},
 		"get":          {"get", "k3f9"},

@@ -41,16 +41,24 @@ func (a *app) printEnvironments(list events.Environments) error {
 		a.note("no environments are defined")
 		return nil
 	}
-	t := table{head: []string{"ENVIRONMENT", "DEPLOYED", "BY RUN", "AGE", "URL", "LOCK", "WAITING"}}
+	t := table{head: []string{"ENVIRONMENT", "DEPLOYED", "BY RUN", "AGE", "URL", "LOCK", "WAITING", "CLOSED"}}
 	for _, e := range list.Environments {
 		age := ""
 		if e.At != nil {
 			age = short(a.now().Sub(*e.At))
 		}
-		t.add(e.Name, digest(e.Artifact), e.Run, age, e.URL, e.Holder, strings.Join(e.Queue, ","))
+		t.add(e.Name, digest(e.Artifact), e.Run, age, e.URL, e.Holder, strings.Join(e.Queue, ","), closedText(e))
 	}
 	t.print(a.stdout, "")
 	return nil
+}
+
+// closedText says why an environment lets nothing in, and until when.
+func closedText(e events.EnvironmentView) string {
+	if e.Closed == "" || e.Until == nil {
+		return e.Closed
+	}
+	return e.Closed + ", until " + stamp(*e.Until)
 }
 
 func (a *app) freeCommand() *cobra.Command {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -57,8 +58,31 @@ type givenInput struct {
 // question is what an outsider knows of an approval.
 type question struct {
 	state string
-	yes   map[string][]string // who approved, with their roles then
-	no    map[string]bool
+	words map[string]word // the last one of each person
+}
+
+// word is what somebody said, with the roles that they held then.
+type word struct {
+	decision string
+	roles    []string
+	to       string
+	from     int64    // of deferred
+	instead  []string // in whose place too
+}
+
+// yes gives the people whose approval counts at a time, with their roles.
+func (q *question) yes(now int64) map[string][]string {
+	out := map[string][]string{}
+	for who, w := range q.words {
+		counts := w.decision == events.Approve || w.decision == events.Defer && w.from <= now
+		for _, other := range w.instead {
+			counts = counts && q.words[other].decision == events.Delegate && q.words[other].to == who
+		}
+		if counts {
+			out[who] = w.roles
+		}
+	}
+	return out
 }
 
 func newSim(t *rapid.T, cats []*workflows.Catalog) *sim {
@@ -163,7 +187,7 @@ func (s *sim) act() {
 	w := s.worlds[rapid.IntRange(0, len(s.worlds)-1).Draw(s.t, "run")]
 	id := fmt.Sprint("c", s.seq)
 	switch rapid.SampledFrom([]string{"deliver", "deliver", "deliver", "take", "take", "take", "finish", "finish", "finish", "lost", "time", "time", "decide", "decide",
-		"decide", "cancel", "again", "free", "apply"}).Draw(s.t, "what") {
+		"decide", "cancel", "again", "free", "apply", "hold", "hold", "glass"}).Draw(s.t, "what") {
 	case "deliver":
 		if from, what := s.outboxes(); len(from) > 0 {
 			i := rapid.IntRange(0, len(from)-1).Draw(s.t, "message")
@@ -186,14 +210,23 @@ func (s *sim) act() {
 			s.clock = d
 		}
 		s.do(w, record.Input{ID: "timer", Kind: record.InTimer, By: "engine"})
+		s.wake()
 	case "decide":
 		content := w.content()
 		if rapid.IntRange(0, 9).Draw(s.t, "wrong content") == 0 {
 			content = "sha256:0"
 		}
 		who := rapid.SampledFrom(people).Draw(s.t, "who")
-		decision := rapid.SampledFrom([]string{events.Approve, events.Approve, events.Approve, events.Approve, events.Reject}).Draw(s.t, "decision")
-		s.do(w, record.Input{ID: id, Kind: record.InDecide, By: who, Decide: &events.Decide{ID: id, Run: w.id, Content: content, Decision: decision}})
+		d := &events.Decide{ID: id, Run: w.id, Content: content}
+		d.Decision = rapid.SampledFrom([]string{events.Approve, events.Approve, events.Approve, events.Approve, events.Approve, events.Approve, events.Reject,
+			events.RequestChanges, events.Delegate, events.Defer, events.Withdraw, events.Escalate}).Draw(s.t, "decision")
+		switch d.Decision {
+		case events.Delegate:
+			d.To = rapid.SampledFrom(people).Draw(s.t, "to")
+		case events.Defer:
+			d.NotBefore = time.UnixMilli(s.clock + 600_000)
+		}
+		s.do(w, record.Input{ID: id, Kind: record.InDecide, By: who, Decide: d})
 	case "cancel":
 		if rapid.IntRange(0, 3).Draw(s.t, "really") == 0 {
 			who := rapid.SampledFrom(people).Draw(s.t, "who")
@@ -204,6 +237,13 @@ func (s *sim) act() {
 	case "free":
 		if rapid.IntRange(0, 3).Draw(s.t, "really") == 0 && len(s.places) > 0 {
 			s.free(s.places[rapid.SampledFrom(slices.Sorted(maps.Keys(s.places))).Draw(s.t, "place")], id)
+		}
+	case "hold":
+		s.hold(id)
+	case "glass":
+		if rapid.IntRange(0, 3).Draw(s.t, "really") == 0 {
+			env := rapid.SampledFrom([]string{"guarded", "staging"}).Draw(s.t, "environment")
+			s.do(w, record.Input{ID: id, Kind: record.InBreakGlass, By: "jonas", Glass: &events.BreakGlass{ID: id, Run: w.id, Environment: env, Reason: "it burns"}})
 		}
 	case "apply":
 		s.cat = s.cats[rapid.IntRange(0, len(s.cats)-1).Draw(s.t, "definitions")]
@@ -286,6 +326,32 @@ func (s *sim) again() {
 	case g.in.Kind == record.InAttemptFinish: // it was not that worker's before, or is too old to be known
 	default:
 		s.t.Fatalf("a repeated %s made a record: %+v", g.in.Kind, tr.Answer)
+	}
+}
+
+// hold keeps everything out of an environment, for a while or for good, or
+// takes all holds of it away.
+func (s *sim) hold(id string) {
+	if len(s.places) == 0 {
+		return
+	}
+	p := s.places[rapid.SampledFrom(slices.Sorted(maps.Keys(s.places))).Draw(s.t, "place")]
+	in := record.Input{ID: id, Kind: record.InEnvUnhold, By: "jonas", Hold: &events.HoldEnvironment{ID: id, Environment: p.name, Reason: "a look"}}
+	if rapid.Bool().Draw(s.t, "hold") {
+		in.Kind = record.InEnvHold
+		if rapid.Bool().Draw(s.t, "for a while") {
+			in.Hold.Until = time.UnixMilli(s.clock + 1_800_000)
+		}
+	}
+	s.step(p, in)
+}
+
+// wake fires the timers of environments that are due.
+func (s *sim) wake() {
+	for _, name := range slices.Sorted(maps.Keys(s.places)) {
+		if p := s.places[name]; p.state != nil && p.state.NextDeadline() > 0 && p.state.NextDeadline() <= s.clock {
+			s.step(p, record.Input{ID: "timer", Kind: record.InTimer, By: "engine"})
+		}
 	}
 }
 
@@ -373,15 +439,14 @@ func (s *sim) listen(w *world, e record.Emitted) {
 	h := e.Data
 	switch e.Type {
 	case events.ApprovalRequested:
-		s.people[w.id] = &question{state: h.State, yes: map[string][]string{}, no: map[string]bool{}}
+		s.people[w.id] = &question{state: h.State, words: map[string]word{}}
 	case events.ApprovalDecided:
-		q := s.people[w.id]
-		if h.Decision == events.Approve {
-			q.yes[h.By] = s.cat.RolesOf(h.By)
-			delete(q.no, h.By)
-		} else {
-			q.no[h.By] = true
-			delete(q.yes, h.By)
+		if h.Decision != events.Escalate {
+			s.hear(s.people[w.id], h)
+		}
+	case events.ApprovalStale:
+		if q := s.people[w.id]; q != nil && q.state == h.State {
+			delete(q.words, h.By)
 		}
 	case events.ApprovalClosed:
 		q := s.people[w.id]
@@ -392,9 +457,28 @@ func (s *sim) listen(w *world, e record.Emitted) {
 	}
 }
 
+// hear notes what somebody said.
+func (s *sim) hear(q *question, h events.Happening) {
+	said := word{decision: h.Decision, roles: s.cat.RolesOf(h.By), to: h.To}
+	for _, who := range slices.Sorted(maps.Keys(q.words)) {
+		if other := q.words[who]; other.decision == events.Delegate && other.to == h.By && h.Decision != events.Delegate {
+			said.roles, said.instead = slices.Concat(said.roles, other.roles), append(said.instead, who)
+		}
+	}
+	if h.At != nil {
+		said.from = h.At.UnixMilli()
+	}
+	q.words[h.By] = said
+}
+
 func (s *sim) judge(w *world, q *question) {
-	if len(q.no) > 0 {
-		s.t.Fatalf("an approval at %s succeeded though %v rejected it", q.state, q.no)
+	yes := q.yes(s.clock)
+	for who, said := range q.words {
+		if said.decision == events.Reject || said.decision == events.RequestChanges {
+			if _, lapsed := yes[who]; !lapsed && len(said.instead) == 0 {
+				s.t.Fatalf("an approval at %s succeeded though %s said %s", q.state, who, said.decision)
+			}
+		}
 	}
 	authors := []string{"ana"}
 	var need []string // one role a seat
@@ -405,20 +489,20 @@ func (s *sim) judge(w *world, q *question) {
 	case "first":
 		need, excluded = []string{"release-manager", "release-manager", "release-lead"}, map[string]bool{"marta": true}
 	case "ask":
-		if len(q.yes) < 2 {
-			s.t.Fatalf("the approval at ask succeeded with %d people", len(q.yes))
+		if len(yes) < 2 {
+			s.t.Fatalf("the approval at ask succeeded with %d people", len(yes))
 		}
 	}
-	for who := range q.yes {
-		if excluded[who] || who == "zoe" {
+	for who := range yes {
+		if excluded[who] || who == "zoe" && len(q.words[who].instead) == 0 {
 			s.t.Fatalf("%s's approval at %s was taken", who, q.state)
 		}
 	}
-	if !fill(need, q.yes) {
-		s.t.Fatalf("the approval at %s succeeded with %v, which cannot fill %v", q.state, q.yes, need)
+	if !fill(need, yes) {
+		s.t.Fatalf("the approval at %s succeeded with %v, which cannot fill %v", q.state, yes, need)
 	}
-	if q.state == "approve" && !slices.ContainsFunc(slices.Collect(maps.Keys(q.yes)), func(u string) bool { return u != "marta" && !slices.Contains(authors, u) }) {
-		s.t.Fatalf("nobody but %v approved", q.yes)
+	if q.state == "approve" && !slices.ContainsFunc(slices.Collect(maps.Keys(yes)), func(u string) bool { return u != "marta" && !slices.Contains(authors, u) }) {
+		s.t.Fatalf("nobody but %v approved", yes)
 	}
 }
 
@@ -503,7 +587,12 @@ func (s *sim) drain() {
 				s.deliver(from[i], what[i], true)
 			}
 		}
-		for _, name := range slices.Sorted(maps.Keys(s.places)) { // a person frees what nobody knows about
+		s.wake()
+		for _, name := range slices.Sorted(maps.Keys(s.places)) { // a person frees what nobody knows about, and takes holds away
+			if h := s.places[name].state; h != nil && len(h.Holds) > 0 {
+				id := fmt.Sprint("unhold", round)
+				s.step(s.places[name], record.Input{ID: id, Kind: record.InEnvUnhold, By: "jonas", Hold: &events.HoldEnvironment{ID: id, Environment: name}})
+			}
 			if h := s.places[name].state; h != nil && h.Holder != nil {
 				if w := s.world(h.Holder.Run); w.state.Done() && w.state.Kept[name] != "" {
 					s.free(s.places[name], fmt.Sprint("free", round))

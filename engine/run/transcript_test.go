@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows/parse"
 )
@@ -178,6 +179,13 @@ func (p *player) command(line []string) {
 		p.person(line[0], plain, named)
 	case "timer":
 		p.give(record.Input{Kind: record.InTimer, By: "engine"})
+	case "why":
+		for _, r := range p.why() {
+			p.reason(r)
+		}
+	case "explain":
+		n, _ := strconv.Atoi(arg(0))
+		p.explain(n)
 	case "glass":
 		p.give(record.Input{ID: p.fresh(), Kind: record.InBreakGlass, By: arg(0), Glass: &events.BreakGlass{Run: p.id, Environment: arg(1), Reason: arg(2)}})
 	case "door":
@@ -375,6 +383,62 @@ func (p *player) person(what string, plain []string, named map[string]string) {
 		d.NotBefore = p.later(n)
 	}
 	p.give(record.Input{ID: d.ID, Kind: record.InDecide, By: plain[0], Decide: d})
+}
+
+// reason tells one thing that the run waits for in full.
+func (p *player) reason(r events.WaitReason) {
+	fmt.Fprintf(&p.out, "  %s (%s): %s\n", r.State, r.What, plainText(r.Summary))
+	p.rules(r.Rules)
+	for _, line := range r.Have {
+		fmt.Fprintf(&p.out, "    have: %s\n", line)
+	}
+	if len(r.Can) > 0 {
+		fmt.Fprintf(&p.out, "    can: %s\n", strings.Join(r.Can, ", "))
+	}
+	for _, line := range r.Cannot {
+		fmt.Fprintf(&p.out, "    cannot: %s\n", line)
+	}
+}
+
+func (p *player) rules(rules []events.RuleReason) {
+	for _, r := range rules {
+		gives := or(fmt.Sprint("gives ", r.Value), "gives no value: "+r.Error, r.Error != "")
+		fmt.Fprintf(&p.out, "    %s of %s %s%s\n", r.Name, r.Of, gives, or("", ": "+r.Missing, r.Missing != ""))
+		fmt.Fprintf(&p.out, "      %s\n", r.Source)
+		for _, part := range r.Parts {
+			if part.Depth > 0 {
+				fmt.Fprintf(&p.out, "      %s%s = %s%s\n", strings.Repeat("  ", part.Depth), part.Source, record.Text(part.Value), or("", " ("+part.Error+")", part.Error != ""))
+			}
+		}
+		if r.Residual != "" {
+			fmt.Fprintf(&p.out, "      left: %s\n", r.Residual)
+		}
+	}
+}
+
+func or(a, b string, second bool) string {
+	if second {
+		return b
+	}
+	return a
+}
+
+// explain tells why a record says what it says.
+func (p *player) explain(n int) {
+	r, err := record.Decode(p.stored[n-1])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	d, err := p.lookup(p.state.Catalog, r.Catalog, p.state.Workflow)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	why := run.ExplainRecord(d, r)
+	fmt.Fprintf(&p.out, "  %s%s\n", why.Cause, or("", "; "+why.Answer, why.Answer != ""))
+	p.rules(why.Decisions)
+	for _, line := range why.Happened {
+		fmt.Fprintf(&p.out, "  - %s\n", plainText(line))
+	}
 }
 
 // later is a time after the beginning, "+2h".

@@ -130,7 +130,7 @@ func (x *step) said(a *Approval) []string {
 		case d.Decision == events.Defer:
 			have = append(have, fmt.Sprintf("%s approved at %s, counting from %s", who, when, at(d.NotBefore).Format(time.DateTime)+"Z"))
 		default:
-			have = append(have, fmt.Sprintf("%s %s at %s", who, pastTense(d.Decision), when))
+			have = append(have, fmt.Sprintf("%s %s at %s", who, strings.TrimSuffix(pastTense(d.Decision), " to"), when))
 		}
 	}
 	return have

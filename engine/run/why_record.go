@@ -34,9 +34,11 @@ func ExplainRecord(d Definitions, r *record.Record) *events.RecordWhy {
 // parts; the value is the one that was recorded.
 func explainDecision(d Definitions, dec record.Decision) events.RuleReason {
 	r := events.RuleReason{Name: dec.Rule, Of: dec.Of, Source: dec.Source}
-	if e := expression(document(d, dec.Of), dec.Source); e != nil {
+	doc := document(d, dec.Of)
+	if e := expression(doc, dec.Source); e != nil {
 		r = explained(dec.Rule, dec.Of, e, e.Explain(context.Background(), dec.Inputs))
 	}
+	r.Name = cmp.Or(ruleName(doc, dec.Source), dec.Rule)
 	r.Value, r.Error = dec.Value, dec.Error
 	return r
 }
@@ -57,6 +59,23 @@ func document(d Definitions, of string) any {
 		}
 	}
 	return nil
+}
+
+// ruleName is the name of a rule of an environment or a policy.
+func ruleName(doc any, source string) string {
+	var rules []*workflows.Rule
+	switch doc := doc.(type) {
+	case *workflows.Environment:
+		rules = doc.Spec.Require
+	case *workflows.Policy:
+		rules = doc.Spec.Require
+	}
+	for _, r := range rules {
+		if r.Expression.Source == source {
+			return r.Name
+		}
+	}
+	return ""
 }
 
 // expression finds an expression in a definition by its source.
