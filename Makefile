@@ -7,13 +7,14 @@ TAG    ?= local
 CERTS  ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem))
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 20s
+PROOF ?= 10000
 
 static = CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w' -tags timetzdata
 revision = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 version = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist check test race fuzz corpus docker demo clean
+.PHONY: help build dist check test race fuzz proof corpus docker demo clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +55,9 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 			echo "$$dir $$target"; $(GO) test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=100x "$$dir" || exit 1; \
 		done || exit 1; \
 	done
+
+proof: ## the core against the reference, on ten thousand random definitions (PROOF=10000)
+	PENSTOCK_PROOF=$(PROOF) $(GO) test -run='^TestTheReferenceAgrees$$' -timeout=30m ./engine/run
 
 corpus: ## keep the smallest of what fuzzing found on this machine, beside its tests
 	@from=$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m); cd "$$from" && find . -type d -name 'Fuzz*' | while read -r dir; do \

@@ -16,12 +16,18 @@ func (s *State) Listens() []string { return s.Listen }
 
 // listens lists what a run listens for in a state.
 func listens(st *workflows.State) []string {
+	types := armsOf(st)
+	if st.Wait != nil && st.Wait.Event != "" {
+		types = append(types, st.Wait.Event)
+	}
+	return types
+}
+
+// armsOf lists the events that take the run out of a state.
+func armsOf(st *workflows.State) []string {
 	var types []string
 	for _, arm := range st.Events {
 		types = append(types, arm.Event)
-	}
-	if st.Wait != nil && st.Wait.Event != "" {
-		types = append(types, st.Wait.Event)
 	}
 	return types
 }
@@ -75,7 +81,8 @@ func (x *step) hear(ev *events.Event, cause events.Cause) {
 			return
 		}
 	}
-	if w := st.Wait; w != nil && w.Event != "" && workflows.Match(w.Event, ev.Type) {
+	// a wait that is over, where the run is held, is not ended once more
+	if w := st.Wait; w != nil && w.Event != "" && x.lastOutcome() == "" && workflows.Match(w.Event, ev.Type) {
 		ok, err := x.counts(w.When, fmt.Sprintf("spec.states.%s.wait.when", x.s.At), extra)
 		if err != nil {
 			return
@@ -83,7 +90,7 @@ func (x *step) hear(ev *events.Event, cause events.Cause) {
 		if ok {
 			x.emit(events.RunHeard, heard)
 			x.s.Values[st.Name] = map[string]any{"event": kept(scope)}
-			x.s.Held, x.s.WakeAt, x.s.Listen = nil, 0, nil
+			x.s.Held, x.s.WakeAt, x.s.Listen = nil, 0, armsOf(st)
 			return
 		}
 	}
@@ -91,6 +98,9 @@ func (x *step) hear(ev *events.Event, cause events.Cause) {
 		x.s.Held = nil // this one could be judged
 	}
 	heard.Reason = "no condition holds for it"
+	if x.lastOutcome() != "" {
+		heard.Reason = "the state is over"
+	}
 	x.emit(events.RunHeard, heard)
 }
 
