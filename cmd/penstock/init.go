@@ -17,6 +17,7 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/penstock-cd/penstock/cmd/penstock/internal/schema"
 	"github.com/penstock-cd/penstock/workflows/library"
 	"github.com/spf13/cobra"
 )
@@ -331,7 +332,7 @@ func writeInit(dir string, p project) (wrote, left []string, err error) {
 			return wrote, left, err
 		}
 	}
-	return wrote, left, put(schemaFile, schemaJSON())
+	return wrote, left, put(schemaFile, schema.JSON)
 }
 
 // writeNew writes a file unless there is one.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/penstock-cd/penstock/cmd/penstock/internal/schema"
 	"github.com/penstock-cd/penstock/workflows"
 	"github.com/penstock-cd/penstock/workflows/library"
 )
@@ -51,7 +52,7 @@ func (a *app) initFrom(name, dir string) error {
 	if err != nil {
 		return err
 	}
-	files = append(files, library.File{Name: schemaFile, Content: schemaJSON()})
+	files = append(files, library.File{Name: schemaFile, Content: schema.JSON})
 	folder := filepath.Join(dir, initFolder)
 	if err := free(folder, files); err != nil {
 		return err
