@@ -40,8 +40,8 @@ type EnvironmentSpec struct {
 
 // Lock says how runs share the environment: one at a time, in the order of asking.
 type Lock struct {
-	Mode  string `yaml:"mode" json:"mode,omitempty" validate:"omitempty,oneof=exclusive"`
-	Queue string `yaml:"queue" json:"queue,omitempty" validate:"omitempty,oneof=fifo"`
+	Mode  string `yaml:"mode" json:"mode,omitempty" validate:"omitempty,oneof=exclusive"` // exclusive: one run at a time
+	Queue string `yaml:"queue" json:"queue,omitempty" validate:"omitempty,oneof=fifo"`    // fifo: in the order of asking
 }
 
 // Windows say when a run may enter an environment: within one of Allow where
@@ -64,17 +64,17 @@ type AllowWindow struct {
 // FreezeWindow is a time in which nothing enters: From and To (days, both
 // included), or RRule and For.
 type FreezeWindow struct {
-	From   string   `yaml:"from" json:"from,omitempty"`   // "2026-12-18"
-	To     string   `yaml:"to" json:"to,omitempty"`       // "2027-01-04"
-	RRule  string   `yaml:"rrule" json:"rrule,omitempty"` // RFC 5545, without DTSTART: "FREQ=MONTHLY;BYMONTHDAY=-1"
-	For    Duration `yaml:"for" json:"for,omitempty"`     // from each occurrence, which is at the beginning of its day
-	Reason string   `yaml:"reason" json:"reason,omitempty"`
+	From   string   `yaml:"from" json:"from,omitempty"`     // "2026-12-18"
+	To     string   `yaml:"to" json:"to,omitempty"`         // "2027-01-04"
+	RRule  string   `yaml:"rrule" json:"rrule,omitempty"`   // RFC 5545, without DTSTART: "FREQ=MONTHLY;BYMONTHDAY=-1"
+	For    Duration `yaml:"for" json:"for,omitempty"`       // from each occurrence, which is at the beginning of its day
+	Reason string   `yaml:"reason" json:"reason,omitempty"` // what people read
 }
 
 // BreakGlass lets people pass the rules and windows of an environment at once.
 type BreakGlass struct {
-	Roles        []string `yaml:"roles" json:"roles" validate:"required,min=1"`
-	ReviewWithin Duration `yaml:"reviewWithin" json:"reviewWithin,omitempty"` // until when somebody else must have looked at it
+	Roles        []string `yaml:"roles" json:"roles" validate:"required,min=1"` // who may: holders of one of these roles
+	ReviewWithin Duration `yaml:"reviewWithin" json:"reviewWithin,omitempty"`   // until when somebody else must have looked at it
 }
 
 // Policy is a set of rules that hold in all environments that it matches,
@@ -126,7 +126,7 @@ func (c *Catalog) Selected(s *Selector) []string {
 
 // Rule is a named condition with a text for people.
 type Rule struct {
-	Name       string `yaml:"name" json:"name" validate:"required"`
+	Name       string `yaml:"name" json:"name" validate:"required"` // what people call the rule
 	Expression *Expr  `yaml:"expression" json:"expression" validate:"required"`
 	Message    *Data  `yaml:"message" json:"message,omitempty"`
 }
@@ -152,15 +152,15 @@ type User struct {
 
 // Role is a set of people.
 type Role struct {
-	Users  []string `yaml:"users" json:"users,omitempty"`
-	Groups []string `yaml:"groups" json:"groups,omitempty"`
+	Users  []string `yaml:"users" json:"users,omitempty"`   // users who hold it
+	Groups []string `yaml:"groups" json:"groups,omitempty"` // groups of a login that hold it, "oidc:release-managers"
 }
 
 // Permission allows actions to roles. Without one that matches, an action is denied.
 type Permission struct {
-	Roles     []string `yaml:"roles" json:"roles" validate:"required,min=1"`
-	Allow     []string `yaml:"allow" json:"allow" validate:"required,min=1"`
-	Workflows []string `yaml:"workflows" json:"workflows,omitempty"` // patterns with *; empty means all
+	Roles     []string `yaml:"roles" json:"roles" validate:"required,min=1"` // who may: holders of one of these roles
+	Allow     []string `yaml:"allow" json:"allow" validate:"required,min=1"` // actions: run.start, run.approve, …, * for all
+	Workflows []string `yaml:"workflows" json:"workflows,omitempty"`         // patterns with *; empty means all
 }
 
 // Actions that a permission can allow.
@@ -206,9 +206,9 @@ type TaskKind struct {
 
 // TaskKindSpec is the body of a TaskKind.
 type TaskKindSpec struct {
-	Runs    string            `yaml:"runs" json:"runs" validate:"required,oneof=once repeatable"`
-	Inputs  map[string]string `yaml:"inputs" json:"inputs,omitempty"`   // name → Type; a final "?" makes it optional
-	Outputs map[string]string `yaml:"outputs" json:"outputs,omitempty"` // name → Type; a final "?" makes it optional
+	Runs    string            `yaml:"runs" json:"runs" validate:"required,oneof=once repeatable"` // once: it must not run twice; repeatable: it may
+	Inputs  map[string]string `yaml:"inputs" json:"inputs,omitempty"`                             // name → Type; a final "?" makes it optional
+	Outputs map[string]string `yaml:"outputs" json:"outputs,omitempty"`                           // name → Type; a final "?" makes it optional
 	// Status says that the worker of a lost attempt can be asked what became of it.
 	Status bool `yaml:"status" json:"status,omitempty"`
 }
@@ -222,11 +222,11 @@ type Scenario struct {
 
 // ScenarioSpec is the body of a Scenario.
 type ScenarioSpec struct {
-	Workflow     string                   `yaml:"workflow" json:"workflow" validate:"required"`
-	Start        string                   `yaml:"start" json:"start,omitempty"` // when it starts, as a timestamp; Monday, 2026-01-05T09:00:00Z
-	Inputs       map[string]any           `yaml:"inputs" json:"inputs,omitempty"`
-	Trigger      *EventAct                `yaml:"trigger" json:"trigger,omitempty"` // the event that starts it, by a trigger of the workflow, which gives the inputs
-	Key          *KeySituation            `yaml:"key" json:"key,omitempty"`         // what the concurrency key is like
+	Workflow     string                   `yaml:"workflow" json:"workflow" validate:"required"` // the workflow that is tested
+	Start        string                   `yaml:"start" json:"start,omitempty"`                 // when it starts, as a timestamp; Monday, 2026-01-05T09:00:00Z
+	Inputs       map[string]any           `yaml:"inputs" json:"inputs,omitempty"`               // what the run is started with
+	Trigger      *EventAct                `yaml:"trigger" json:"trigger,omitempty"`             // the event that starts it, by a trigger of the workflow, which gives the inputs
+	Key          *KeySituation            `yaml:"key" json:"key,omitempty"`                     // what the concurrency key is like
 	Facts        Facts                    `yaml:"facts" json:"facts,omitempty"`
 	Tasks        map[string][]*TaskAnswer `yaml:"tasks" json:"tasks,omitempty" validate:"dive,dive"`          // path → answers; one answer may stand without the list
 	Environments map[string]*Situation    `yaml:"environments" json:"environments,omitempty" validate:"dive"` // what environments are like
@@ -237,16 +237,16 @@ type ScenarioSpec struct {
 
 // Facts are what the engine would know of the run.
 type Facts struct {
-	Authors      []string         `yaml:"authors" json:"authors,omitempty"`
-	RequestedBy  string           `yaml:"requestedBy" json:"requestedBy,omitempty"`
+	Authors      []string         `yaml:"authors" json:"authors,omitempty"`           // users who wrote the change
+	RequestedBy  string           `yaml:"requestedBy" json:"requestedBy,omitempty"`   // a user, or event:<source>
 	Attestations []map[string]any `yaml:"attestations" json:"attestations,omitempty"` // as rules see them: type, verified, …
 }
 
 // TaskAnswer is what a task answers in a scenario: it succeeds with Outputs
 // unless it says something else.
 type TaskAnswer struct {
-	After       Duration       `yaml:"after" json:"after,omitempty"`
-	Outputs     map[string]any `yaml:"outputs" json:"outputs,omitempty"`
+	After       Duration       `yaml:"after" json:"after,omitempty"`     // how long it takes
+	Outputs     map[string]any `yaml:"outputs" json:"outputs,omitempty"` // what it gives
 	Fails       *TaskFailure   `yaml:"fails" json:"fails,omitempty"`
 	NeverStarts bool           `yaml:"neverStarts" json:"neverStarts,omitempty"`               // no worker takes it
 	TimesOut    bool           `yaml:"timesOut" json:"timesOut,omitempty"`                     // it runs past its timeout
@@ -256,9 +256,9 @@ type TaskAnswer struct {
 
 // TaskFailure is a failure in a scenario.
 type TaskFailure struct {
-	Code      string `yaml:"code" json:"code" validate:"required"`
-	Message   string `yaml:"message" json:"message,omitempty"`
-	Retryable bool   `yaml:"retryable" json:"retryable,omitempty"`
+	Code      string `yaml:"code" json:"code" validate:"required"` // error.code in expressions
+	Message   string `yaml:"message" json:"message,omitempty"`     // what people read
+	Retryable bool   `yaml:"retryable" json:"retryable,omitempty"` // error.retryable in expressions
 }
 
 // Situation is what an environment is like in a scenario.
@@ -277,39 +277,39 @@ type KeySituation struct {
 
 // Hold keeps everything out of an environment for a time.
 type Hold struct {
-	From   Duration `yaml:"from" json:"from,omitempty"` // after the start
-	To     Duration `yaml:"to" json:"to,omitempty"`     // 0: for good
-	Reason string   `yaml:"reason" json:"reason,omitempty"`
+	From   Duration `yaml:"from" json:"from,omitempty"`     // after the start
+	To     Duration `yaml:"to" json:"to,omitempty"`         // 0: for good
+	Reason string   `yaml:"reason" json:"reason,omitempty"` // what people read
 }
 
 // PersonAct is what a person does in a scenario: exactly one of the acts.
 type PersonAct struct {
-	At              Duration `yaml:"at" json:"at"`
-	User            string   `yaml:"user" json:"user" validate:"required"`
-	Approves        string   `yaml:"approves" json:"approves,omitempty"` // a state, or for what an environment asks by itself the state that enters it
-	Rejects         string   `yaml:"rejects" json:"rejects,omitempty"`
-	RequestsChanges string   `yaml:"requestsChanges" json:"requestsChanges,omitempty"`
-	Withdraws       string   `yaml:"withdraws" json:"withdraws,omitempty"`
-	Delegates       string   `yaml:"delegates" json:"delegates,omitempty"` // with To
-	Escalates       string   `yaml:"escalates" json:"escalates,omitempty"`
-	To              string   `yaml:"to" json:"to,omitempty"`                   // of Delegates: to whom
-	NotBefore       Duration `yaml:"notBefore" json:"notBefore,omitempty"`     // of Approves: it counts from then (deferred)
-	BreaksGlass     string   `yaml:"breaksGlass" json:"breaksGlass,omitempty"` // an environment
-	Cancels         bool     `yaml:"cancels" json:"cancels,omitempty"`
-	Pauses          bool     `yaml:"pauses" json:"pauses,omitempty"`
-	Resumes         bool     `yaml:"resumes" json:"resumes,omitempty"`
-	Retries         string   `yaml:"retries" json:"retries,omitempty"` // from this state
-	Comment         string   `yaml:"comment" json:"comment,omitempty"`
-	Expect          string   `yaml:"expect" json:"expect,omitempty" validate:"omitempty,oneof=accepted refused"`
+	At              Duration `yaml:"at" json:"at"`                                                               // after the start
+	User            string   `yaml:"user" json:"user" validate:"required"`                                       // who
+	Approves        string   `yaml:"approves" json:"approves,omitempty"`                                         // a state, or for what an environment asks by itself the state that enters it
+	Rejects         string   `yaml:"rejects" json:"rejects,omitempty"`                                           // a state
+	RequestsChanges string   `yaml:"requestsChanges" json:"requestsChanges,omitempty"`                           // a state
+	Withdraws       string   `yaml:"withdraws" json:"withdraws,omitempty"`                                       // a state: their own earlier word
+	Delegates       string   `yaml:"delegates" json:"delegates,omitempty"`                                       // with To
+	Escalates       string   `yaml:"escalates" json:"escalates,omitempty"`                                       // a state
+	To              string   `yaml:"to" json:"to,omitempty"`                                                     // of Delegates: to whom
+	NotBefore       Duration `yaml:"notBefore" json:"notBefore,omitempty"`                                       // of Approves: it counts from then (deferred)
+	BreaksGlass     string   `yaml:"breaksGlass" json:"breaksGlass,omitempty"`                                   // an environment
+	Cancels         bool     `yaml:"cancels" json:"cancels,omitempty"`                                           // true: the run
+	Pauses          bool     `yaml:"pauses" json:"pauses,omitempty"`                                             // true: the run
+	Resumes         bool     `yaml:"resumes" json:"resumes,omitempty"`                                           // true: the run
+	Retries         string   `yaml:"retries" json:"retries,omitempty"`                                           // from this state
+	Comment         string   `yaml:"comment" json:"comment,omitempty"`                                           // what they say with it
+	Expect          string   `yaml:"expect" json:"expect,omitempty" validate:"omitempty,oneof=accepted refused"` // what comes of the act; accepted
 }
 
 // EventAct is an event that comes in a scenario.
 type EventAct struct {
-	At      Duration       `yaml:"at" json:"at"`
-	Type    string         `yaml:"type" json:"type" validate:"required"`
-	Source  string         `yaml:"source" json:"source,omitempty"`
-	Subject string         `yaml:"subject" json:"subject,omitempty"`
-	Data    map[string]any `yaml:"data" json:"data,omitempty"`
+	At      Duration       `yaml:"at" json:"at"`                         // after the start
+	Type    string         `yaml:"type" json:"type" validate:"required"` // its type
+	Source  string         `yaml:"source" json:"source,omitempty"`       // who sent it
+	Subject string         `yaml:"subject" json:"subject,omitempty"`     // what it is about
+	Data    map[string]any `yaml:"data" json:"data,omitempty"`           // what it carries
 }
 
 // Expectation is what a scenario expects. What is left out may be anything.
@@ -317,8 +317,8 @@ type Expectation struct {
 	// NotStarted: the run is refused, by its trigger, its inputs or a missing permission.
 	NotStarted bool `yaml:"notStarted" json:"notStarted,omitempty"`
 
-	Path     []string          `yaml:"path" json:"path,omitempty"`
-	Outcome  string            `yaml:"outcome" json:"outcome,omitempty"`
+	Path     []string          `yaml:"path" json:"path,omitempty"`       // the states that the run was in, in order
+	Outcome  string            `yaml:"outcome" json:"outcome,omitempty"` // what the run ends with
 	Waits    string            `yaml:"waits" json:"waits,omitempty"`     // the run has not ended: the state that it waits in at the end of the scenario
 	Ends     Duration          `yaml:"ends" json:"ends,omitempty"`       // how long after the start
 	Outputs  map[string]any    `yaml:"outputs" json:"outputs,omitempty"` // of the run
@@ -329,15 +329,15 @@ type Expectation struct {
 // EffectExpected is an attempt that a worker began.
 type EffectExpected struct {
 	Task string         `yaml:"task" json:"task" validate:"required"` // path: "build", "verify.test", "rollout.eu", "undo.production"
-	Kind string         `yaml:"kind" json:"kind,omitempty"`
-	At   Duration       `yaml:"at" json:"at,omitempty"`     // after the start
-	With map[string]any `yaml:"with" json:"with,omitempty"` // inputs that it had, and perhaps others
+	Kind string         `yaml:"kind" json:"kind,omitempty"`           // the task kind
+	At   Duration       `yaml:"at" json:"at,omitempty"`               // after the start
+	With map[string]any `yaml:"with" json:"with,omitempty"`           // inputs that it had, and perhaps others
 }
 
 // NotifiedTimes expects a number of notifications.
 type NotifiedTimes struct {
-	Channel string `yaml:"channel" json:"channel" validate:"required"`
-	Times   int    `yaml:"times" json:"times"`
+	Channel string `yaml:"channel" json:"channel" validate:"required"` // a channel
+	Times   int    `yaml:"times" json:"times"`                         // how often
 }
 
 // RolesOf gives the roles that a user holds, sorted. groups are the groups

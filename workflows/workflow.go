@@ -43,9 +43,9 @@ type Pos struct {
 
 // Metadata names a document.
 type Metadata struct {
-	Name        string            `yaml:"name" json:"name" validate:"required,max=200"`
-	Labels      map[string]string `yaml:"labels" json:"labels,omitempty"`
-	Description string            `yaml:"description" json:"description,omitempty"`
+	Name        string            `yaml:"name" json:"name" validate:"required,max=200"` // what others call it
+	Labels      map[string]string `yaml:"labels" json:"labels,omitempty"`               // words that policies, selectors and expressions read
+	Description string            `yaml:"description" json:"description,omitempty"`     // what it is for
 }
 
 // Origin says where a document came from. It is not part of its digest.
@@ -82,8 +82,8 @@ type WorkflowSpec struct {
 	Inputs      map[string]*Input  `yaml:"inputs" json:"inputs,omitempty"`   // typed: they become CEL types
 	Outputs     map[string]*Output `yaml:"outputs" json:"outputs,omitempty"` // typed: what a parent run reads of this one when it has succeeded
 	Triggers    []*Trigger         `yaml:"triggers" json:"triggers,omitempty" validate:"dive"`
-	Concurrency *Concurrency       `yaml:"concurrency" json:"concurrency,omitempty"` // one run at a time for each key
-	Initial     string             `yaml:"initial" json:"initial" validate:"required"`
+	Concurrency *Concurrency       `yaml:"concurrency" json:"concurrency,omitempty"`   // one run at a time for each key
+	Initial     string             `yaml:"initial" json:"initial" validate:"required"` // the state that a run begins in
 	States      map[string]*State  `yaml:"states" json:"states" validate:"required,min=1,dive"`
 	OnCancel    string             `yaml:"onCancel" json:"onCancel,omitempty"` // the state that a cancelled run goes to; without it the run ends, and what it left unfinished in an environment is undone
 	Finally     []*Finally         `yaml:"finally" json:"finally,omitempty" validate:"dive"`
@@ -93,18 +93,18 @@ type WorkflowSpec struct {
 
 // Input is a typed input of a workflow. It is required unless it has a default.
 type Input struct {
-	Type        string `yaml:"type" json:"type" validate:"required"` // a Type
-	Pattern     string `yaml:"pattern" json:"pattern,omitempty"`     // RE2, for strings; must match the whole value where anchored
-	Enum        []any  `yaml:"enum" json:"enum,omitempty"`
-	Default     any    `yaml:"default" json:"default,omitempty"`
-	Description string `yaml:"description" json:"description,omitempty"`
+	Type        string `yaml:"type" json:"type" validate:"required"`     // a Type
+	Pattern     string `yaml:"pattern" json:"pattern,omitempty"`         // RE2, for strings; must match the whole value where anchored
+	Enum        []any  `yaml:"enum" json:"enum,omitempty"`               // the values that it can have
+	Default     any    `yaml:"default" json:"default,omitempty"`         // without one the input is required
+	Description string `yaml:"description" json:"description,omitempty"` // what people read
 }
 
 // Output is a typed result of a run, made when the run succeeds.
 type Output struct {
-	Type        string `yaml:"type" json:"type" validate:"required"`   // a Type
-	Value       *Data  `yaml:"value" json:"value" validate:"required"` // data over inputs, run and states
-	Description string `yaml:"description" json:"description,omitempty"`
+	Type        string `yaml:"type" json:"type" validate:"required"`     // a Type
+	Value       *Data  `yaml:"value" json:"value" validate:"required"`   // data over inputs, run and states
+	Description string `yaml:"description" json:"description,omitempty"` // what people read
 }
 
 // Trigger starts a run for an event, or by the clock. Exactly one of Event and
@@ -139,7 +139,7 @@ const (
 // Invariant is a condition over the way of a run that must never hold.
 type Invariant struct {
 	Never   *Expr  `yaml:"never" json:"never" validate:"required"` // CEL over entered(), approved(), outcome() and labels
-	Message string `yaml:"message" json:"message,omitempty"`
+	Message string `yaml:"message" json:"message,omitempty"`       // what people read when it is broken
 }
 
 // Body is what is done at one place: a task, a deployment or a child run.
@@ -165,17 +165,17 @@ type State struct {
 	Gate       []*Requirement     `yaml:"gate" json:"gate,omitempty" validate:"dive"`
 	Approval   *Approval          `yaml:"approval" json:"approval,omitempty"`
 	Wait       *Wait              `yaml:"wait" json:"wait,omitempty"`
-	Compensate []string           `yaml:"compensate" json:"compensate,omitempty"` // states whose effects are undone, in reverse of the record
-	Final      string             `yaml:"final" json:"final,omitempty" validate:"omitempty,oneof=succeeded failed rejected expired cancelled"`
-	Page       string             `yaml:"page" json:"page,omitempty"` // of final: the role that is called
+	Compensate []string           `yaml:"compensate" json:"compensate,omitempty"`                                                              // states whose effects are undone, in reverse of the record
+	Final      string             `yaml:"final" json:"final,omitempty" validate:"omitempty,oneof=succeeded failed rejected expired cancelled"` // the outcome that the run ends with here
+	Page       string             `yaml:"page" json:"page,omitempty"`                                                                          // of final: the role that is called
 
 	Events         []*EventArm   `yaml:"events" json:"events,omitempty" validate:"dive"` // taken as soon as such an event comes while the run is here
-	Next           string        `yaml:"next" json:"next,omitempty"`
-	OnFail         string        `yaml:"onFail" json:"onFail,omitempty"`
-	OnReject       string        `yaml:"onReject" json:"onReject,omitempty"`
-	OnExpire       string        `yaml:"onExpire" json:"onExpire,omitempty"`
-	OnTimeout      string        `yaml:"onTimeout" json:"onTimeout,omitempty"`
-	OnInconclusive string        `yaml:"onInconclusive" json:"onInconclusive,omitempty"`
+	Next           string        `yaml:"next" json:"next,omitempty"`                     // where succeeded leads
+	OnFail         string        `yaml:"onFail" json:"onFail,omitempty"`                 // where every other outcome without an arm leads, except cancelled and superseded
+	OnReject       string        `yaml:"onReject" json:"onReject,omitempty"`             // where rejected leads
+	OnExpire       string        `yaml:"onExpire" json:"onExpire,omitempty"`             // where expired leads
+	OnTimeout      string        `yaml:"onTimeout" json:"onTimeout,omitempty"`           // where timedOut leads
+	OnInconclusive string        `yaml:"onInconclusive" json:"onInconclusive,omitempty"` // where inconclusive leads
 	Transitions    []*Transition `yaml:"transitions" json:"transitions,omitempty" validate:"dive"`
 }
 
@@ -183,12 +183,12 @@ type State struct {
 type Activity struct {
 	Task         string            `yaml:"task" json:"task,omitempty"` // a task kind
 	With         map[string]*Data  `yaml:"with" json:"with,omitempty"`
-	Environment  string            `yaml:"environment" json:"environment,omitempty"` // below forEach it may be ${{ NAME }}, the name of the member
-	Secrets      []string          `yaml:"secrets" json:"secrets,omitempty"`
+	Environment  string            `yaml:"environment" json:"environment,omitempty"`     // below forEach it may be ${{ NAME }}, the name of the member
+	Secrets      []string          `yaml:"secrets" json:"secrets,omitempty"`             // names of secrets of the environment that the worker needs
 	Pool         string            `yaml:"pool" json:"pool,omitempty" validate:"max=63"` // which workers; "default"
 	Outputs      map[string]string `yaml:"outputs" json:"outputs,omitempty"`             // name → Type, a subset of what the kind declares
-	StartTimeout Duration          `yaml:"startTimeout" json:"startTimeout,omitempty"`
-	Timeout      Duration          `yaml:"timeout" json:"timeout,omitempty"`
+	StartTimeout Duration          `yaml:"startTimeout" json:"startTimeout,omitempty"`   // how long it may wait for a worker; the outcome is timedOut then
+	Timeout      Duration          `yaml:"timeout" json:"timeout,omitempty"`             // how long an attempt may run; the outcome is timedOut then
 	Retry        *Retry            `yaml:"retry" json:"retry,omitempty"`
 	Undo         *Undo             `yaml:"undo" json:"undo,omitempty"` // what takes the task's effects back
 }
@@ -198,7 +198,7 @@ type Activity struct {
 type Undo struct {
 	Task    string           `yaml:"task" json:"task" validate:"required"` // a task kind
 	With    map[string]*Data `yaml:"with" json:"with,omitempty"`           // data over what with sees, and the task's own outputs as optional
-	Timeout Duration         `yaml:"timeout" json:"timeout,omitempty"`
+	Timeout Duration         `yaml:"timeout" json:"timeout,omitempty"`     // how long an attempt may run
 }
 
 // Branch is one branch of a parallel state.
@@ -211,7 +211,7 @@ type Branch struct {
 // Child is a run of another workflow that this one waits for. A cancel of the
 // parent cancels it.
 type Child struct {
-	Name   string           `yaml:"name" json:"name" validate:"required"`
+	Name   string           `yaml:"name" json:"name" validate:"required"` // the workflow
 	Inputs map[string]*Data `yaml:"inputs" json:"inputs,omitempty"`
 }
 
@@ -231,19 +231,19 @@ type ForEach struct {
 
 // Selector selects environments by their labels: all of them must match.
 type Selector struct {
-	Labels map[string]string `yaml:"labels" json:"labels" validate:"required,min=1"`
+	Labels map[string]string `yaml:"labels" json:"labels" validate:"required,min=1"` // all of them must match
 }
 
 // Between is a pause between two waves.
 type Between struct {
-	Wait Duration `yaml:"wait" json:"wait" validate:"required"`
+	Wait Duration `yaml:"wait" json:"wait" validate:"required"` // how long
 }
 
 // EventArm leaves a state when an event comes.
 type EventArm struct {
 	Event string `yaml:"event" json:"event" validate:"required"` // event type; a final * matches any rest
 	When  *Expr  `yaml:"when" json:"when,omitempty"`             // CEL over event, inputs, run and states
-	To    string `yaml:"to" json:"to" validate:"required"`
+	To    string `yaml:"to" json:"to" validate:"required"`       // the state that the run goes to
 }
 
 // Retry says how often and when to try a failed attempt again.
@@ -256,7 +256,7 @@ type Retry struct {
 
 // Requirement is a line of a gate.
 type Requirement struct {
-	Name    string `yaml:"name" json:"name" validate:"required"`
+	Name    string `yaml:"name" json:"name" validate:"required"` // what people call the line
 	Require *Expr  `yaml:"require" json:"require,omitempty"`
 	Warn    *Expr  `yaml:"warn" json:"warn,omitempty"`
 	Message *Data  `yaml:"message" json:"message,omitempty"`
@@ -271,32 +271,32 @@ type Approval struct {
 	Auto         *Expr    `yaml:"auto" json:"auto,omitempty"`       // CEL: where it holds, quorum and rule are not needed; what environments require still is
 	Exclude      []string `yaml:"exclude" json:"exclude,omitempty"` // authors | starter | user names
 	Binds        []string `yaml:"binds" json:"binds,omitempty"`     // paths of values, "build.digest"
-	Expires      Duration `yaml:"expires" json:"expires,omitempty"`
+	Expires      Duration `yaml:"expires" json:"expires,omitempty"` // how long it may wait for people; without it for ever
 	Remind       *Remind  `yaml:"remind" json:"remind,omitempty"`
 	Message      *Data    `yaml:"message" json:"message,omitempty"`
 }
 
 // Remind says when people are told again that an approval waits.
 type Remind struct {
-	Every    Duration  `yaml:"every" json:"every,omitempty"`
+	Every    Duration  `yaml:"every" json:"every,omitempty"` // how often; without it never
 	Escalate *Escalate `yaml:"escalate" json:"escalate,omitempty"`
 }
 
 // Escalate tells another role. It does not change who may approve.
 type Escalate struct {
-	After Duration `yaml:"after" json:"after" validate:"required"`
-	To    string   `yaml:"to" json:"to" validate:"required"` // a role
+	After Duration `yaml:"after" json:"after" validate:"required"` // how long after the approval was asked for
+	To    string   `yaml:"to" json:"to" validate:"required"`       // a role
 }
 
 // Seat is a part of a quorum: Count distinct people who hold Role.
 type Seat struct {
-	Role  string `yaml:"role" json:"role" validate:"required"`
-	Count int    `yaml:"count" json:"count" validate:"required,min=1,max=100"`
+	Role  string `yaml:"role" json:"role" validate:"required"`                 // the role that they hold
+	Count int    `yaml:"count" json:"count" validate:"required,min=1,max=100"` // how many people
 }
 
 // Wait is a sleep, or a wait for an event. Exactly one of For, Until and Event is set.
 type Wait struct {
-	For     Duration `yaml:"for" json:"for,omitempty"`
+	For     Duration `yaml:"for" json:"for,omitempty"`         // how long
 	Until   *Expr    `yaml:"until" json:"until,omitempty"`     // CEL: a timestamp
 	Event   string   `yaml:"event" json:"event,omitempty"`     // event type; a final * matches any rest
 	When    *Expr    `yaml:"when" json:"when,omitempty"`       // of Event: CEL over event, inputs, run and states
@@ -306,8 +306,8 @@ type Wait struct {
 // Deploy brings an artifact to an environment by a strategy, or goes on with a
 // deployment that another state has begun (Resume).
 type Deploy struct {
-	Environment string           `yaml:"environment" json:"environment,omitempty"` // below forEach it may be ${{ NAME }}, the name of the member
-	Strategy    string           `yaml:"strategy" json:"strategy,omitempty" validate:"omitempty,oneof=recreate blue-green rolling canary"`
+	Environment string           `yaml:"environment" json:"environment,omitempty"`                                                         // below forEach it may be ${{ NAME }}, the name of the member
+	Strategy    string           `yaml:"strategy" json:"strategy,omitempty" validate:"omitempty,oneof=recreate blue-green rolling canary"` // how the new version takes the place of the old one
 	Artifact    *Data            `yaml:"artifact" json:"artifact,omitempty"`
 	With        map[string]*Data `yaml:"with" json:"with,omitempty"`
 	Steps       []*Step          `yaml:"steps" json:"steps,omitempty" validate:"dive"`       // of canary: one after the other
@@ -324,7 +324,7 @@ type Step struct {
 
 // Metric is a measurement that is judged while a deployment is analyzed.
 type Metric struct {
-	Name     string            `yaml:"name" json:"name" validate:"required"`
+	Name     string            `yaml:"name" json:"name" validate:"required"`                         // what people call it
 	Query    map[string]string `yaml:"query" json:"query" validate:"required,len=1"`                 // provider → query: {prometheus: 'job:http_errors:ratio5m'}
 	Every    Duration          `yaml:"every" json:"every" validate:"required"`                       // between two samples
 	Pass     *Expr             `yaml:"pass" json:"pass" validate:"required"`                         // CEL over value, samples, baseline, elapsed
@@ -336,7 +336,7 @@ type Metric struct {
 // empty) and When holds (where set). First match wins.
 type Transition struct {
 	When *Expr  `yaml:"when" json:"when,omitempty"`
-	To   string `yaml:"to" json:"to" validate:"required"`
+	To   string `yaml:"to" json:"to" validate:"required"` // the state that the run goes to
 
 	Outcomes []string `yaml:"-" json:"outcomes,omitempty"` // set by Arms for short forms
 	Except   []string `yaml:"-" json:"except,omitempty"`
@@ -350,9 +350,9 @@ type Finally struct {
 
 // NotifyRule sends a notification when a condition becomes true.
 type NotifyRule struct {
-	When     *Expr  `yaml:"when" json:"when" validate:"required"` // CEL over state, outcome, run, inputs
-	Channel  string `yaml:"channel" json:"channel" validate:"required"`
-	Template string `yaml:"template" json:"template,omitempty"` // a template of the channel
+	When     *Expr  `yaml:"when" json:"when" validate:"required"`       // CEL over state, outcome, run, inputs
+	Channel  string `yaml:"channel" json:"channel" validate:"required"` // where it is sent
+	Template string `yaml:"template" json:"template,omitempty"`         // a template of the channel
 }
 
 // Ordered gives the states in the order of the file.
