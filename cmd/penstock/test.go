@@ -268,7 +268,7 @@ func (a *app) generate(f testFlags, t *tested) error {
 				list = append(list, r.Scenario)
 			}
 		}
-		for _, g := range scenario.Generate(t.catalog, c.Workflow, list) {
+		for _, g := range scenario.Generate(t.catalog, c.Workflow, list, onAll) {
 			p, err := parse.EncodeScenario(g.Scenario)
 			if err != nil {
 				return err

@@ -36,20 +36,20 @@ func (w *world) begin() bool {
 	}
 	in, err := w.startInput()
 	if err != nil {
-		w.refused("spec.trigger", err.Error())
+		w.refuseStart("spec.trigger", err.Error())
 		return false
 	}
 	w.key(in)
 	a := w.actor(record.Run, runID)
 	if answer := w.give(a, in); a.state == nil {
-		w.refused("spec.workflow", answer.Reason)
+		w.refuseStart("spec.workflow", answer.Reason)
 		return false
 	}
 	return true
 }
 
-// refused tells that the run is not started.
-func (w *world) refused(path, reason string) {
+// refuseStart tells that the run is not started.
+func (w *world) refuseStart(path, reason string) {
 	w.why = reason
 	w.note("", "the run is not started: %s", reason)
 	if !w.spec.Expect.NotStarted {
@@ -204,6 +204,7 @@ func (w *world) act(i int, p *workflows.PersonAct) {
 		w.note(a.path, "%s %s: %s", p.User, what, join(answer.Status, answer.Reason))
 	}
 	refused := answer.Status != events.StatusApplied && answer.Status != events.StatusAlready
+	w.refusedActs[i] = refused
 	switch {
 	case refused && p.Expect != "refused":
 		w.fail(at, "%s %s at %s: it is refused, not accepted: %s", p.User, what, timeText(p.At.D()), answer.Reason)
@@ -270,13 +271,8 @@ func (w *world) runAt(path string) (*actor, string) {
 
 // shown is the digest of what people see when they look at a run's approval.
 func (w *world) shown(a *actor, state string) string {
-	if a.run() == nil {
-		return ""
-	}
-	for _, r := range run.Why(a.defs, a.run(), w.now) {
-		if r.Content != "" && r.State == state {
-			return r.Content
-		}
+	if s := a.run(); s != nil && s.Open != nil && s.Open.State == state {
+		return s.Open.Content
 	}
 	return ""
 }

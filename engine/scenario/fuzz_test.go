@@ -1,7 +1,9 @@
 package scenario_test
 
 import (
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +87,15 @@ func TestAnyScenarioEndsOrWaitsForSomething(t *testing.T) {
 			}
 		}
 		s.Spec.People = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) *workflows.PersonAct { return anyAct(t, c.Workflows[s.Spec.Workflow]) }), 0, 6).Draw(t, "people")
+		for _, name := range sorted(c.Environments) {
+			if rapid.Bool().Draw(t, name) {
+				s.Spec.Environments = maps.Clone(s.Spec.Environments)
+				if s.Spec.Environments == nil {
+					s.Spec.Environments = map[string]*workflows.Situation{}
+				}
+				s.Spec.Environments[name] = anySituation(t)
+			}
+		}
 		r := scenario.Play(c, s)
 		if r.Outcome == "" && r.At != "" && len(r.Waiting) == 0 {
 			t.Fatalf("it is in %s and waits for nothing", r.At)
@@ -99,6 +110,20 @@ func TestAnyScenarioEndsOrWaitsForSomething(t *testing.T) {
 
 func anyDuration(t *rapid.T) workflows.Duration {
 	return workflows.Duration(rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute, time.Hour, 25 * time.Hour}).Draw(t, "duration"))
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+func anySituation(t *rapid.T) *workflows.Situation {
+	s := &workflows.Situation{LockedFor: anyDuration(t)}
+	if rapid.Bool().Draw(t, "deployed") {
+		s.Deployed = rapid.SampledFrom([]string{"sha256:old", "sha256:aa", "sha256:new"}).Draw(t, "artifact")
+	}
+	if rapid.Bool().Draw(t, "held") {
+		from := anyDuration(t)
+		s.Held = []*workflows.Hold{{From: from, To: from + workflows.Duration(time.Hour)}}
+	}
+	return s
 }
 
 func anyAnswer(t *rapid.T) *workflows.TaskAnswer {
@@ -123,7 +148,9 @@ func anyAct(t *rapid.T, wf *workflows.Workflow) *workflows.PersonAct {
 	}
 	p := &workflows.PersonAct{At: anyDuration(t), User: rapid.SampledFrom([]string{"ana", "marta", "li", "zoe"}).Draw(t, "user")}
 	state := rapid.SampledFrom(states).Draw(t, "state")
-	switch rapid.IntRange(0, 10).Draw(t, "act") {
+	switch rapid.IntRange(0, 11).Draw(t, "act") {
+	case 9:
+		p.BreaksGlass = "production"
 	case 0:
 		p.Cancels = true
 	case 1:

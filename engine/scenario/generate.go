@@ -33,12 +33,32 @@ type Generated struct {
 // and goes on from what leads somewhere new. Each scenario that it gives was
 // played, and expects what came of it. The search is bounded, so that it may
 // miss a transition; it gives the same for ever.
-func Generate(c *workflows.Catalog, name string, list []*workflows.Scenario) []Generated {
+//
+// each calls a function for 0 … n-1 and may do so at the same time; nil is one
+// after the other.
+func Generate(c *workflows.Catalog, name string, list []*workflows.Scenario, each func(n int, do func(i int))) []Generated {
 	wf := c.Workflows[name]
 	if wf == nil {
 		return nil
 	}
-	g := &search{cat: c, wf: wf, words: wordsOf(c, wf), covered: map[string]bool{}, paths: map[string]bool{}, names: map[string]bool{}}
+	if each == nil {
+		each = func(n int, do func(int)) {
+			for i := range n {
+				do(i)
+			}
+		}
+	}
+	g := &search{each: each, cat: c, wf: wf, words: wordsOf(c, wf), covered: map[string]bool{}, paths: map[string]bool{}, names: map[string]bool{}, users: map[string]bool{}, tried: map[string]bool{}}
+	for _, doc := range c.Roles {
+		for user := range doc.Spec.Users {
+			g.users[user] = true
+		}
+		for _, role := range doc.Spec.Roles {
+			for _, user := range role.Users {
+				g.users[user] = true
+			}
+		}
+	}
 	for _, it := range NewCoverage(c, name).Items {
 		if it.Sort != SortRule {
 			g.items = append(g.items, it)
@@ -50,22 +70,21 @@ func Generate(c *workflows.Catalog, name string, list []*workflows.Scenario) []G
 	for _, s := range list {
 		r := Play(c, s)
 		g.cover(r)
-		g.queue = append(g.queue, s)
+		g.queue = append(g.queue, candidate{s, true})
 	}
-	g.try(&workflows.Scenario{Spec: workflows.ScenarioSpec{Workflow: name, Inputs: plainInputs(wf), Facts: workflows.Facts{Authors: []string{"author"}}}})
-	for i := 0; i < len(g.queue) && g.plays < maxPlays && g.missing() > 0; i++ {
-		for _, next := range g.neighbours(g.queue[i]) {
-			if g.plays >= maxPlays || g.missing() == 0 {
-				break
-			}
-			g.try(next)
-		}
+	g.try([]*workflows.Scenario{{Spec: workflows.ScenarioSpec{Workflow: name, Inputs: plainInputs(wf), Facts: workflows.Facts{Authors: []string{"author"}}}}})
+	for len(g.queue) > 0 && g.plays < maxPlays && g.missing() > 0 {
+		i := slices.IndexFunc(g.queue, func(c candidate) bool { return c.fresh }) // what covered something first
+		next := g.queue[max(i, 0)].scenario
+		g.queue = slices.Delete(g.queue, max(i, 0), max(i, 0)+1)
+		g.try(g.neighbours(next))
 	}
 	return g.found
 }
 
 // search is the state of a search.
 type search struct {
+	each    func(n int, do func(i int))
 	cat     *workflows.Catalog
 	wf      *workflows.Workflow
 	words   map[string][]any // by the last part of a name: literals that rules compare it with
@@ -73,9 +92,17 @@ type search struct {
 	covered map[string]bool // keys of items
 	paths   map[string]bool // that were seen
 	names   map[string]bool // of scenarios
-	queue   []*workflows.Scenario
+	users   map[string]bool
+	tried   map[string]bool // changes, each with the way that leads to its place
+	queue   []candidate
 	found   []Generated
 	plays   int
+}
+
+// candidate is a scenario to go on from.
+type candidate struct {
+	scenario *workflows.Scenario
+	fresh    bool // it took what none had taken
 }
 
 func (g *search) missing() (n int) {
@@ -101,22 +128,25 @@ func (g *search) cover(r *Result) []*Item {
 	return fresh
 }
 
-// try plays a scenario and keeps it when it leads somewhere new.
-func (g *search) try(s *workflows.Scenario) {
-	g.plays++
-	r := Play(g.cat, s)
-	if r.end.main().run() == nil {
-		return
-	}
-	fresh := g.cover(r)
-	way := strings.Join(r.Path, " ") + " " + r.Outcome
-	if len(fresh) == 0 && (g.paths[way] || len(g.queue) >= maxQueued) {
-		return
-	}
-	g.paths[way] = true
-	g.queue = append(g.queue, s)
-	if len(fresh) > 0 {
-		g.keep(s, fresh)
+// try plays scenarios and keeps those that lead somewhere new.
+func (g *search) try(list []*workflows.Scenario) {
+	results := make([]*Result, len(list))
+	g.each(len(list), func(i int) { results[i] = Play(g.cat, list[i]) })
+	g.plays += len(list)
+	for i, r := range results {
+		if r.end.main().run() == nil {
+			continue
+		}
+		fresh := g.cover(r)
+		way := strings.Join(r.Path, " ") + " " + r.Outcome
+		if len(fresh) == 0 && (g.paths[way] || len(g.queue) >= maxQueued) {
+			continue
+		}
+		g.paths[way] = true
+		g.queue = append(g.queue, candidate{list[i], len(fresh) > 0})
+		if len(fresh) > 0 {
+			g.keep(list[i], fresh)
+		}
 	}
 }
 
@@ -187,18 +217,16 @@ func (g *search) shrink(s *workflows.Scenario, items []*Item) *workflows.Scenari
 	if len(s.Spec.Events) == 0 {
 		s.Spec.Events = nil
 	}
-	for i, p := range s.Spec.People {
-		refused := func(f Failure) bool {
-			return strings.Contains(f.Text, "it is refused") && strings.HasPrefix(f.Text, p.User+" ")
-		}
-		if p.Expect == "" && slices.ContainsFunc(Play(g.cat, s).Failures, refused) {
-			s = with(s, func(spec *workflows.ScenarioSpec) {
-				spec.People[i] = new(*p)
+	refused := Play(g.cat, s).end.refusedActs
+	return with(s, func(spec *workflows.ScenarioSpec) {
+		for i, p := range spec.People {
+			spec.People[i] = new(*p)
+			spec.People[i].Expect = ""
+			if refused[i] {
 				spec.People[i].Expect = "refused"
-			})
+			}
 		}
-	}
-	return s
+	})
 }
 
 // with is a copy of a scenario with a change; the lists and maps of the copy
@@ -228,24 +256,36 @@ func (g *search) neighbours(s *workflows.Scenario) []*workflows.Scenario {
 	var out []*workflows.Scenario
 	add := func(change func(*workflows.ScenarioSpec)) { out = append(out, with(s, change)) }
 	seen := map[string]bool{}
+	way := ""
+	once := func(change string) bool {
+		change = way + "\x00" + change
+		again := g.tried[change]
+		g.tried[change] = true
+		return !again
+	}
 	for _, m := range r.Story {
 		path := m.Event.Data.State
 		if m.Run != "" {
 			path = m.Run + "." + path
 		}
 		key := m.Event.Type + " " + path
-		if seen[key] {
+		if seen[key] && m.Event.Type != events.StateEntered {
 			continue
 		}
 		seen[key] = true
 		switch m.Event.Type {
 		case events.TaskQueued:
-			g.answers(s, path, m.Event.Data.Kind, add)
+			g.answers(s, r, path, m.Event.Data.Kind, once, add)
 		case events.ApprovalRequested:
-			g.decisions(s, path, m.At, add)
+			if once(path + " is decided") {
+				g.decisions(s, path, m.At, add)
+			}
 		case events.StateEntered:
-			g.arrivals(s, path, m, add)
-			g.together(r, path, add)
+			way += " " + path
+			if once("events come") {
+				g.arrivals(s, path, m, add)
+				g.together(r, path, add)
+			}
 		}
 	}
 	g.inputs(s, add)
@@ -260,8 +300,9 @@ func (g *search) neighbours(s *workflows.Scenario) []*workflows.Scenario {
 	return out
 }
 
-// answers tries what a task could answer: at once, and at its second attempt.
-func (g *search) answers(s *workflows.Scenario, path, kind string, add func(func(*workflows.ScenarioSpec))) {
+// answers tries what a task could answer, and what after its answer when it is
+// asked more than once.
+func (g *search) answers(s *workflows.Scenario, r *Result, path, kind string, once func(string) bool, add func(func(*workflows.ScenarioSpec))) {
 	ends := []*workflows.TaskAnswer{{}, {Fails: &workflows.TaskFailure{Code: "failed"}}, {Fails: &workflows.TaskFailure{Code: "failed", Retryable: true}},
 		{TimesOut: true}, {NeverStarts: true}, {WorkerLost: true}, {After: workflows.Duration(time.Hour)}}
 	for _, code := range g.words["code"] {
@@ -279,8 +320,16 @@ func (g *search) answers(s *workflows.Scenario, path, kind string, add func(func
 			ends = append(ends, &workflows.TaskAnswer{Outputs: map[string]any{name: v}})
 		}
 	}
-	had := s.Spec.Tasks[path]
-	for _, a := range ends {
+	had, begun := s.Spec.Tasks[path], 0
+	for _, e := range r.Effects {
+		if e.Task == path {
+			begun++
+		}
+	}
+	for i, a := range ends {
+		if !once(fmt.Sprint(path, i, len(had))) {
+			continue
+		}
 		add(func(spec *workflows.ScenarioSpec) { spec.Tasks[path] = []*workflows.TaskAnswer{a} })
 		if len(had) == 1 && had[0].Fails == nil && a.Outputs != nil { // one more output beside those it has
 			both := new(*had[0])
@@ -288,7 +337,7 @@ func (g *search) answers(s *workflows.Scenario, path, kind string, add func(func
 			maps.Copy(both.Outputs, a.Outputs)
 			add(func(spec *workflows.ScenarioSpec) { spec.Tasks[path] = []*workflows.TaskAnswer{both} })
 		}
-		if len(had) > 0 && len(had) < 3 {
+		if begun > 1 && len(had) > 0 && len(had) < 3 {
 			add(func(spec *workflows.ScenarioSpec) { spec.Tasks[path] = append(slices.Clone(had), a) })
 		}
 	}
@@ -340,7 +389,7 @@ func (g *search) decisions(s *workflows.Scenario, path string, at time.Duration,
 	var can []string
 	for _, reason := range PlayUntil(g.cat, s, at).Waiting {
 		if reason.Content != "" && reason.State == path {
-			can = reason.Can
+			can = slices.DeleteFunc(slices.Clone(reason.Can), func(who string) bool { return !g.users[who] })
 		}
 	}
 	on := func(p *workflows.PersonAct) bool {

@@ -165,7 +165,7 @@ func TestEveryTransitionOfEveryFeatureIsFound(t *testing.T) {
 		c := catalog(t, archive(t, strings.TrimSuffix(filepath.Base(name), ".txtar")))
 		for wf := range c.Workflows {
 			cov := scenario.NewCoverage(c, wf)
-			for _, g := range scenario.Generate(c, wf, nil) {
+			for _, g := range scenario.Generate(c, wf, nil, nil) {
 				r := scenario.Play(c, g.Scenario)
 				if !r.Passed() {
 					t.Errorf("%s: %s: %+v", name, g.Scenario.Metadata.Name, r.Failures)
@@ -183,7 +183,7 @@ func TestEveryTransitionOfEveryFeatureIsFound(t *testing.T) {
 
 func TestGeneratedScenariosPassAndCoverWhatTheySay(t *testing.T) {
 	c, _ := ruled(t, "test.passed > 9 && scan.critical == 0")
-	found := scenario.Generate(c, "flow", nil)
+	found := scenario.Generate(c, "flow", nil, nil)
 	cov := scenario.NewCoverage(c, "flow")
 	for _, g := range found {
 		r := scenario.Play(c, g.Scenario)
@@ -197,7 +197,7 @@ func TestGeneratedScenariosPassAndCoverWhatTheySay(t *testing.T) {
 			t.Errorf("%s %s is not covered by %d scenarios", it.Sort, it.Name, len(found))
 		}
 	}
-	again := scenario.Generate(c, "flow", nil)
+	again := scenario.Generate(c, "flow", nil, nil)
 	if d := cmp.Diff(found, again); d != "" {
 		t.Errorf("another search finds something else:\n%s", d)
 	}

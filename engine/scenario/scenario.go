@@ -36,8 +36,8 @@
 //   - Outputs that a successful answer leaves out get plausible values: an
 //     input of the same name, else the text "path.name" for a string, 0, false,
 //     an empty list or map for the others; an optional one is left out. A
-//     deployment knows what was deployed before. An output that is given as
-//     null is not there.
+//     deployment knows what was deployed before, and the baseline of a sample
+//     is its value. An output that is given as null is not there.
 //   - after is how long it works. One that would work longer than its timeout
 //     ends itself at the timeout, timed out, as timesOut does.
 //   - neverStarts: no worker takes it. workerLost: one takes it and is not

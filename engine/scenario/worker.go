@@ -194,6 +194,9 @@ func (w *world) outputs(t *attempt) map[string]any {
 	for name, v := range t.answer.Outputs {
 		out[name] = workflows.Normal(v)
 	}
+	if _, given := out["baseline"]; !given && t.task.Kind == "sample" {
+		out["baseline"] = out["value"]
+	}
 	return out
 }
 

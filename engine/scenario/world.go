@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,7 +39,9 @@ type world struct {
 	attempts map[string]*attempt
 	told     map[*actor]bool // runs that know what the scenario says of the change
 
-	why      string // the run was not started
+	why         string       // the run was not started
+	refusedActs map[int]bool // by index of spec.people
+
 	failures []Failure
 	story    []Moment
 	effects  []Effect
@@ -74,7 +77,7 @@ const (
 
 func newWorld(c *workflows.Catalog, s *workflows.Scenario) *world {
 	w := &world{doc: s, spec: &s.Spec, byName: map[[2]string]*actor{}, answers: map[string]int{}, attempts: map[string]*attempt{},
-		told: map[*actor]bool{}, notified: map[string]int{}, seen: newSeen()}
+		told: map[*actor]bool{}, notified: map[string]int{}, seen: newSeen(), refusedActs: map[int]bool{}}
 	w.cat = withAuthors(c, s.Spec.Facts.Authors)
 	w.start = firstMonday.UnixMilli()
 	if at, err := time.Parse(time.RFC3339, s.Spec.Start); err == nil {
@@ -295,6 +298,9 @@ func (w *world) deliver() bool {
 // tell adds to the story.
 func (w *world) tell(path string, emitted []record.Emitted) {
 	for _, e := range emitted {
+		if ofNotice(e) {
+			continue // the notification itself is told
+		}
 		w.story = append(w.story, Moment{At: w.elapsed(), Run: strings.TrimSuffix(path, "."), Event: e})
 		switch e.Type {
 		case events.StateEntered:
@@ -308,6 +314,14 @@ func (w *world) tell(path string, emitted []record.Emitted) {
 			}
 		}
 	}
+}
+
+// ofNotice reports whether an event is about the task that delivers a
+// notification.
+func ofNotice(e record.Emitted) bool {
+	n, ok := strings.CutPrefix(e.Data.State, "notify.")
+	_, err := strconv.Atoi(n)
+	return ok && err == nil && e.Data.Kind == "notify"
 }
 
 // note adds to the story what makes no event.
