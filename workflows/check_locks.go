@@ -2,10 +2,8 @@ package workflows
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
-	"strings"
 )
 
 // Locks. A run gives an environment back when it goes on to a state that does
@@ -135,7 +133,6 @@ func childEnvironments(c *Catalog, name string, seen map[string]bool) []string {
 // Where another workflow is part of it, it is a warning in both: neither is
 // wrong by itself.
 func (k *check) locks(f *flow) {
-	k.keys(f)
 	own := claims{}
 	own.add(f)
 	for _, key := range slices.SortedFunc(maps.Keys(own), func(a, b [2]string) int { return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1])) }) {
@@ -176,38 +173,4 @@ func (ck *Checker) everyClaim() claims {
 		}
 	}
 	return all
-}
-
-// keys refuses a child run that waits for the concurrency key which its parent
-// holds.
-func (k *check) keys(f *flow) {
-	key := constantKey(f.w)
-	if key == "" {
-		return
-	}
-	for _, c := range children(f.w) {
-		child := k.c.Workflows[c.to]
-		if child == nil || constantKey(child) != key {
-			continue
-		}
-		what := "waits for ever"
-		if p := child.Spec.Concurrency.Policy; p == "reject" {
-			what = "is always rejected"
-		}
-		k.value(c.path, "lock-order", "give one of them another concurrency key",
-			"the child run %s: this run holds the concurrency key %s that it asks for", fmt.Sprintf("%s %s", c.to, what), key)
-	}
-}
-
-// constantKey gives the concurrency key of a workflow, where it is the same for
-// all its runs.
-func constantKey(w *Workflow) string {
-	if w.Spec.Concurrency == nil || w.Spec.Concurrency.Key == nil {
-		return ""
-	}
-	key, _ := w.Spec.Concurrency.Key.Value.(string)
-	if strings.Contains(key, "${{") {
-		return ""
-	}
-	return key
 }

@@ -74,16 +74,19 @@ func keyGrant(in *record.Input) (int64, bool) {
 func (k *Key) request(c *record.Claim) bool {
 	waits := len(k.Queue) > 0 || k.Holder != nil && k.Holder.Run != c.Run
 	if c.Policy == workflows.PolicyReject && waits && k.Place(c.Run) == 0 {
-		k.deny(c.Run, record.Taken, k.ahead())
+		k.deny(Holder{Run: c.Run, Asked: c.Asked}, record.Taken, k.ahead())
 		return true
 	}
 	if !k.ask(c.Run, "", k.Now, keyGrant) {
 		return false
 	}
+	if at := k.Place(c.Run); at > 0 {
+		k.Queue[at-1].Asked = c.Asked
+	}
 	if c.Policy == workflows.PolicySupersede && k.Place(c.Run) > 0 {
 		for _, h := range k.Queue {
 			if h.Run != c.Run {
-				k.deny(h.Run, record.Superseded, c.Run)
+				k.deny(h, record.Superseded, c.Run)
 			}
 		}
 		k.Queue = []Holder{k.Queue[k.Place(c.Run)-1]}
@@ -99,8 +102,9 @@ func (k *Key) ahead() string {
 	return k.Queue[0].Run
 }
 
-func (k *Key) deny(run, reason, holder string) {
-	k.send(record.Key, k.Name, run, record.Input{Kind: record.InKeyDenied, Key: &record.Claim{Key: k.Name, Run: run, Reason: reason, Holder: holder}})
+func (k *Key) deny(h Holder, reason, holder string) {
+	k.send(record.Key, k.Name, h.Run, record.Input{Kind: record.InKeyDenied,
+		Key: &record.Claim{Key: k.Name, Run: h.Run, Asked: h.Asked, Reason: reason, Holder: holder}})
 }
 
 // grantNext gives a free key to the run that has waited longest.

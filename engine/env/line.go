@@ -23,7 +23,8 @@ type Holder struct {
 	Run   string `json:"run"`
 	State string `json:"state,omitempty"`
 	Grant int64  `json:"grant,omitempty"`
-	Since int64  `json:"since"` // milliseconds
+	Since int64  `json:"since"`           // milliseconds
+	Asked int64  `json:"asked,omitempty"` // number of its request for a key
 	// Again says that the run asked once more before it answered its grant:
 	// if it does not take that one, it still waits.
 	Again bool   `json:"again,omitempty"`

@@ -221,6 +221,7 @@ type Claim struct {
 	Run    string `json:"run"`
 	Grant  int64  `json:"grant,omitempty"`
 	Policy string `json:"policy,omitempty"` // of a request
+	Asked  int64  `json:"asked,omitempty"`  // number of the run's request, and of a denial the one that it is about
 	Reason string `json:"reason,omitempty"` // of a denial
 	Holder string `json:"holder,omitempty"` // of a denial: the run that has it, or takes our place
 }

@@ -279,6 +279,7 @@ func (x *step) finish(outcome string, err *events.TaskError) {
 		}
 	}
 	x.s.Outcome, x.s.Error, x.s.Phase = outcome, err, phaseFinally
+	x.s.Ends++
 	x.s.WakeAt, x.s.Held, x.s.Open = 0, nil, nil
 	x.s.Over, x.s.Leaving, x.s.Each, x.s.Listen = nil, nil, nil, nil
 	x.s.Tasks = keepDetached(x.s.Tasks)

@@ -17,24 +17,64 @@ func FuzzStep(f *testing.F) {
 	f.Add([]byte{0})
 	f.Add([]byte{1, 0, 0, 1, 1, 1, 2, 0, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12})
 	f.Add([]byte{2, 5, 0, 5, 1, 5, 2, 5, 3, 5, 4, 9, 0, 0, 0, 1, 0, 7, 0, 6, 1})
+	f.Add([]byte{3, 22, 4, 16, 0, 18, 0, 7, 1, 18, 1, 19, 2, 20, 1, 8, 1, 19, 0, 22, 12})
+	f.Add([]byte{4, 22, 4, 16, 3, 16, 0, 20, 1, 23, 2, 19, 9})
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) == 0 || len(p) > 120 {
 			return
 		}
-		w := newWorld(t, cats[0], []string{"road", "cross", "council"}[int(p[0])%3])
+		w := newWorld(t, cats[0], []string{"road", "cross", "council", "fleet", "ears", "slow"}[int(p[0])%6])
 		w.cats[cats[1].Digest] = cats[1]
 		w.start("marta", nil)
 		for p = p[1:]; len(p) >= 2; p = p[2:] {
-			if p[0]%16 == 15 {
+			switch what := p[0] % 24; {
+			case what == 15:
 				w.apply(cats[int(p[1])%2])
-				continue
+			case what < 15:
+				w.do(input(w, what, p[1]))
+			default:
+				w.do(flowInput(w, what, p[1]))
 			}
-			w.do(input(w, p[0]%15, p[1]))
 		}
 		if _, err := run.Load(mustJSON(t, w.state)); err != nil {
 			t.Fatal(err)
 		}
 	})
+}
+
+// flowInput is the input that two bytes stand for, where it is about events,
+// children, keys and the way of the run.
+func flowInput(w *world, what, which byte) record.Input {
+	id := fmt.Sprint("c", len(w.stored), which)
+	who := people[int(which)%len(people)]
+	states := sortedKeys(w.d.Workflow.Spec.States)
+	claim := &record.Claim{Key: "train", Run: w.id, Grant: int64(which / 4), Asked: int64(which % 3), Reason: record.Superseded, Holder: "r9"}
+	w.clock += int64(which) * int64(which)
+	switch what {
+	case 16, 17:
+		typ := []string{"sim.ready.now", "sim.alert", "sim.other"}[int(which)%3]
+		return signalInput(fmt.Sprint("e", which), typ, []string{`{"severity": 3}`, `{"severity": 5}`, `{}`, `[`}[int(which/3)%4])
+	case 18:
+		kind := []string{record.InPause, record.InResume}[int(which)%2]
+		return record.Input{Kind: kind, ID: id, By: who, Pause: &events.PauseRun{ID: id}}
+	case 19:
+		from := ""
+		if n := int(which) % (len(states) + 1); n < len(states) {
+			from = states[n]
+		}
+		return record.Input{Kind: record.InRetry, ID: id, By: "marta", Retry: &events.RetryRun{ID: id, From: from}}
+	case 20, 21:
+		end := &record.ChildEnded{Outcome: []string{events.Succeeded, events.Failed, events.Rejected, "nonsense"}[int(which)%4]}
+		for _, t := range w.state.Tasks {
+			if t.Child != "" && int(which)%3 > 0 {
+				end.Run, end.Task = t.Child, t.ID
+			}
+		}
+		return record.Input{Kind: record.InChildEnded, By: "run:" + end.Run, Child: end}
+	case 22:
+		return record.Input{Kind: record.InKeyGranted, By: "key:train", Key: claim}
+	}
+	return record.Input{Kind: record.InKeyDenied, By: "key:train", Key: claim}
 }
 
 func mustJSON(t *testing.T, v any) []byte {

@@ -42,6 +42,7 @@ func (x *step) enterWithKey(name string) {
 		return
 	}
 	k.Then = name
+	k.Asked++
 	x.s.At = name
 	x.askKey()
 	x.emit(events.KeyQueued, events.Happening{State: name, Key: k.Key})
@@ -62,7 +63,7 @@ func (x *step) askKey() {
 		}
 	}
 	if !asked {
-		x.send(record.Key, k.Key, record.Input{Kind: record.InKeyRequest, Key: &record.Claim{Key: k.Key, Run: x.s.ID, Policy: x.keyPolicy()}})
+		x.send(record.Key, k.Key, record.Input{Kind: record.InKeyRequest, Key: &record.Claim{Key: k.Key, Run: x.s.ID, Policy: x.keyPolicy(), Asked: k.Asked}})
 	}
 }
 
@@ -93,7 +94,7 @@ func (x *step) keyGranted(c *record.Claim) {
 // keyDenied ends a run that does not get its concurrency key: nothing of it
 // has begun, so nothing is to be done finally.
 func (x *step) keyDenied(c *record.Claim) {
-	if !x.waitsForKey() || c.Key != x.s.Key.Key {
+	if !x.waitsForKey() || c.Key != x.s.Key.Key || c.Asked != x.s.Key.Asked {
 		x.unrecorded(events.StatusStale, "", "the run does not wait for this key any more")
 		return
 	}

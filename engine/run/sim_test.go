@@ -41,18 +41,20 @@ type sim struct {
 	clock  int64
 	worlds []*world
 	places map[string]*place
+	levers map[string]*lever
 	given  []givenInput // inputs of the past
 	held   map[string]string
 	people map[string]*question // the open approval of each run, as an outsider keeps count
 	ended  map[string]bool      // a cancel was acknowledged
-	begun  map[string]bool      // by run and path: what a worker has begun that was not undone
+	begun  map[string][]int     // by run and path: in which visits a worker has begun what was not undone
 	seq    int
 }
 
 type givenInput struct {
-	w  *world
-	in record.Input
-	at int64
+	w        *world
+	in       record.Input
+	at       int64
+	recorded bool
 }
 
 // question is what an outsider knows of an approval.
@@ -86,15 +88,11 @@ func (q *question) yes(now int64) map[string][]string {
 }
 
 func newSim(t *rapid.T, cats []*workflows.Catalog) *sim {
-	s := &sim{t: t, cats: cats, cat: cats[0], clock: epoch, places: map[string]*place{}, held: map[string]string{},
-		people: map[string]*question{}, ended: map[string]bool{}, begun: map[string]bool{}}
-	for i, wf := range rapid.SliceOfN(rapid.SampledFrom([]string{"road", "cross", "council", "slow", "slow"}), 1, 3).Draw(t, "workflows") {
-		w := newWorld(t, cats[0], wf)
-		for _, c := range cats {
-			w.cats[c.Digest] = c
-		}
+	s := &sim{t: t, cats: cats, cat: cats[0], clock: epoch, places: map[string]*place{}, levers: map[string]*lever{}, held: map[string]string{},
+		people: map[string]*question{}, ended: map[string]bool{}, begun: map[string][]int{}}
+	for i, wf := range rapid.SliceOfN(rapid.SampledFrom([]string{"road", "cross", "council", "slow", "slow", "fleet", "fleet", "ears", "ears", "reckless"}), 1, 3).Draw(t, "workflows") {
+		w := s.newWorld(wf)
 		w.id = fmt.Sprint("r", i)
-		w.observe = func(in record.Input, tr run.Transition) { s.check(w, in, tr) }
 		s.worlds = append(s.worlds, w)
 		if a := w.start("marta", nil).Answer; a.Status != events.StatusApplied {
 			t.Fatalf("start: %+v", a)
@@ -113,8 +111,11 @@ func (s *sim) place(name string) *place {
 // do gives a run an input, and keeps it to be repeated.
 func (s *sim) do(w *world, in record.Input) record.Answer {
 	w.clock = s.clock
-	s.given = append(s.given, givenInput{w, in, s.clock})
-	return w.do(in).Answer
+	before := w.state
+	tr := w.do(in)
+	s.given = append(s.given, givenInput{w, in, s.clock, tr.Record})
+	s.checkPause(w, before, in, tr)
+	return tr.Answer
 }
 
 // step gives an environment an input, on its state in memory and as stored.
@@ -148,9 +149,10 @@ func (s *sim) deliver(from any, m record.Send, answered bool) {
 	switch m.To {
 	case record.Environment:
 		a = s.step(s.place(m.ID), m.Input)
+	case record.Key:
+		a = s.pull(s.lever(m.ID), m.Input)
 	case record.Run:
-		i := slices.IndexFunc(s.worlds, func(w *world) bool { return w.id == m.ID })
-		a = s.do(s.worlds[i], m.Input)
+		a = s.toRun(m.ID, m.Input)
 	}
 	if !answered {
 		return
@@ -161,6 +163,8 @@ func (s *sim) deliver(from any, m record.Send, answered bool) {
 		s.do(from, in)
 	case *place:
 		s.step(from, in)
+	case *lever:
+		s.pull(from, in)
 	}
 }
 
@@ -176,6 +180,11 @@ func (s *sim) outboxes() (from []any, what []record.Send) {
 			from, what = append(from, p), append(what, p.state.Outbox[0])
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.levers)) {
+		if k := s.levers[name]; k.state != nil && len(k.state.Outbox) > 0 {
+			from, what = append(from, k), append(what, k.state.Outbox[0])
+		}
+	}
 	return from, what
 }
 
@@ -186,8 +195,9 @@ func (s *sim) act() {
 	s.seq++
 	w := s.worlds[rapid.IntRange(0, len(s.worlds)-1).Draw(s.t, "run")]
 	id := fmt.Sprint("c", s.seq)
-	switch rapid.SampledFrom([]string{"deliver", "deliver", "deliver", "take", "take", "take", "finish", "finish", "finish", "lost", "time", "time", "decide", "decide",
-		"decide", "cancel", "again", "free", "apply", "hold", "hold", "glass"}).Draw(s.t, "what") {
+	what := rapid.SampledFrom([]string{"deliver", "deliver", "deliver", "take", "take", "take", "finish", "finish", "finish", "lost", "time", "time", "decide", "decide",
+		"decide", "cancel", "again", "free", "apply", "hold", "hold", "glass", "event", "event", "pause", "pause", "resume", "retry", "retry"}).Draw(s.t, "what")
+	switch what {
 	case "deliver":
 		if from, what := s.outboxes(); len(from) > 0 {
 			i := rapid.IntRange(0, len(from)-1).Draw(s.t, "message")
@@ -232,6 +242,10 @@ func (s *sim) act() {
 			who := rapid.SampledFrom(people).Draw(s.t, "who")
 			s.do(w, record.Input{ID: id, Kind: record.InCancel, By: who, Cancel: &events.CancelRun{ID: id, Run: w.id}})
 		}
+	case "event":
+		s.do(w, s.signal(w))
+	case "pause", "resume", "retry":
+		s.do(w, s.order(w, what, rapid.SampledFrom([]string{"marta", "marta", "marta", "li", "zoe"}).Draw(s.t, "who")))
 	case "again":
 		s.again()
 	case "free":
@@ -315,7 +329,7 @@ func (s *sim) again() {
 		return
 	}
 	g := s.given[len(s.given)-1-rapid.IntRange(0, min(len(s.given)-1, 12)).Draw(s.t, "which")]
-	if s.clock-g.at > 600_000 || g.in.Kind == record.InTimer || g.in.Kind == record.InGranted {
+	if s.clock-g.at > 600_000 || g.in.Kind == record.InTimer || g.in.Kind == record.InGranted || g.in.Kind == record.InKeyGranted {
 		return // forgotten by then; a timer is what time it is; a grant that was refused may be wanted by now
 	}
 	g.w.clock = s.clock
@@ -324,6 +338,7 @@ func (s *sim) again() {
 	case !tr.Record:
 	case g.in.Kind == record.InAttemptStart && tr.Answer.Status == events.StatusApplied: // it was too early before
 	case g.in.Kind == record.InAttemptFinish: // it was not that worker's before, or is too old to be known
+	case g.in.Kind == record.InSignal && !g.recorded: // the run did not listen for it before
 	default:
 		s.t.Fatalf("a repeated %s made a record: %+v", g.in.Kind, tr.Answer)
 	}
@@ -375,7 +390,10 @@ func (s *sim) check(w *world, in record.Input, tr run.Transition) {
 		}
 		s.held[in.Attempt.Task] = in.Attempt.Worker
 	}
-	if s.ended[w.id] {
+	if slices.ContainsFunc(tr.Events, func(e record.Emitted) bool { return e.Type == events.RunRetried }) {
+		delete(s.ended, w.id)
+	}
+	if s.ended[w.id] && w.d.Workflow.Spec.OnCancel == "" {
 		for _, task := range tr.Tasks {
 			if !strings.HasPrefix(task.State, "finally.") && !strings.HasPrefix(task.State, "notify.") && !strings.HasPrefix(task.State, "undo.") {
 				s.t.Fatalf("%s was published after the cancel", task.State)
@@ -402,7 +420,11 @@ func (s *sim) watchEffects(w *world, in record.Input, tr run.Transition) {
 	if in.Kind == record.InAttemptStart && tr.Answer.Status == events.StatusApplied {
 		i := slices.IndexFunc(w.published, func(task *events.Task) bool { return task.ID == in.Attempt.Task })
 		if task := w.published[i]; task.Mode == "" && !strings.HasPrefix(task.State, "undo.") {
-			s.begun[w.id+" "+task.State] = true
+			head, _, _ := strings.Cut(task.State, ".")
+			key, visit := w.id+" "+task.State, w.state.Visits[head]
+			if !slices.Contains(s.begun[key], visit) {
+				s.begun[key] = append(s.begun[key], visit)
+			}
 		}
 	}
 	for _, e := range tr.Events {
@@ -413,14 +435,14 @@ func (s *sim) watchEffects(w *world, in record.Input, tr run.Transition) {
 				s.t.Fatalf("%s gave %s back with a deployment part of the way", w.id, e.Data.Environment)
 			}
 		case events.EffectUndone:
-			if !s.begun[key] {
+			if len(s.begun[key]) == 0 {
 				s.t.Fatalf("%s was undone, and had not been begun or was undone before", key)
 			}
-			delete(s.begun, key)
+			s.begun[key] = s.begun[key][:len(s.begun[key])-1]
 		}
 	}
 	for _, task := range tr.Tasks {
-		if of, undoes := strings.CutPrefix(task.State, "undo."); undoes && !s.begun[w.id+" "+of] {
+		if of, undoes := strings.CutPrefix(task.State, "undo."); undoes && len(s.begun[w.id+" "+of]) == 0 {
 			s.t.Fatalf("%s is to be undone, and had not been begun or was undone before", of)
 		}
 	}
@@ -544,6 +566,7 @@ func (s *sim) look() {
 		}
 	}
 	s.lookAtDeployments()
+	s.lookAtFlow()
 }
 
 // lookAtDeployments checks that nothing is deployed twice at a time, and that
@@ -636,6 +659,13 @@ func (s *sim) can(w *world) (who []string) {
 // push carries one run on.
 func (s *sim) push(w *world, round int) {
 	s.clock++
+	if w.state.Paused != nil {
+		s.do(w, s.order(w, "resume", "marta"))
+	}
+	if len(w.state.Listens()) > 0 && round%3 == 2 {
+		s.seq++
+		s.do(w, signalInput(fmt.Sprint("e", s.seq), "sim.ready.now", `{"severity": 3}`))
+	}
 	for _, task := range run.Details(w.d, w.state, 0, s.clock).Tasks {
 		if task.Status == "queued" {
 			s.do(w, attempt(record.InAttemptStart, task.ID, "w9", nil))

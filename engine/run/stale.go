@@ -60,7 +60,7 @@ func (x *step) had(id string) bool {
 		}
 	}
 	for i, f := range x.d.Workflow.Spec.Finally {
-		if x.s.Phase != phaseRunning && x.triedPart(id, fmt.Sprintf("finally.%d", i+1), x.s.Visit, 0, f.Retry) {
+		if x.s.Phase != phaseRunning && x.triedPart(id, fmt.Sprintf("finally.%d", i+1), x.s.Ends, 0, f.Retry) {
 			return true
 		}
 	}

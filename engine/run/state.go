@@ -83,6 +83,7 @@ type State struct {
 	Seen     []Seen                        `json:"seen,omitempty"`     // people's commands, while they could be repeated
 	Ended    []Ended                       `json:"ended,omitempty"`    // the latest attempts that reported their result
 	Told     []bool                        `json:"told,omitempty"`     // by notify rule: whether its condition held last
+	Ends     int                           `json:"ends,omitempty"`     // how often the run has come to its end, for the ids of closing tasks
 	Notes    int                           `json:"notes,omitempty"`    // how many notifications were made, for their paths
 }
 
@@ -155,6 +156,7 @@ type Key struct {
 	Key   string `json:"key"`
 	Grant int64  `json:"grant,omitempty"` // 0 while it waits
 	Taken int64  `json:"taken,omitempty"` // newest grant that was taken
+	Asked int64  `json:"asked,omitempty"` // how often the run has begun to wait for it
 	Then  string `json:"then,omitempty"`  // the state that is entered when the key is granted
 }
 

@@ -88,8 +88,11 @@ func (x *step) queue(t *Task) {
 // taskID is the identity of the present attempt: a repeat has the same.
 func (x *step) taskID(t *Task) string {
 	visit := x.s.Visit
-	if t.Detached || t.Part > 0 {
+	switch {
+	case t.Detached || t.Part > 0:
 		visit = 0
+	case t.Closing: // a run that begins again comes to its end more than once
+		visit = x.s.Ends
 	}
 	return attemptID(x.s.ID, t.Path, visit, t.Attempt, t.Lost, t.Asked, t.part())
 }

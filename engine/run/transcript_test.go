@@ -228,7 +228,7 @@ func (p *player) command(line []string) {
 		n, _ := strconv.ParseInt(arg(1), 10, 64)
 		p.give(record.Input{Kind: record.InKeyGranted, By: "key:" + arg(0), Key: &record.Claim{Key: arg(0), Run: p.id, Grant: n}})
 	case "denied":
-		p.give(record.Input{Kind: record.InKeyDenied, By: "key:" + arg(0), Key: &record.Claim{Key: arg(0), Run: p.id, Reason: arg(1), Holder: arg(2)}})
+		p.give(record.Input{Kind: record.InKeyDenied, By: "key:" + arg(0), Key: &record.Claim{Key: arg(0), Run: p.id, Asked: p.state.Key.Asked, Reason: arg(1), Holder: arg(2)}})
 	case "answers":
 		p.answerAll()
 	case "gone":
