@@ -53,18 +53,23 @@ func (x *step) decideJoin(st *workflows.State) {
 	if x.s.Winner != "" {
 		return
 	}
+	var first *Task // while the run was paused several may have ended
 	for _, b := range st.Branches() {
 		t := x.s.taskAt(st.Name + "." + b.Name)
 		if t == nil || t.Status != taskDone || st.Join == "any" && t.Outcome != events.Succeeded {
 			continue
 		}
-		x.s.Winner = b.Name
-		for _, t := range x.s.Tasks {
-			if !t.Detached {
-				x.cancelTask(t)
-			}
+		if first == nil || t.EndedAt < first.EndedAt {
+			first, x.s.Winner = t, b.Name
 		}
+	}
+	if first == nil {
 		return
+	}
+	for _, t := range x.s.Tasks {
+		if !t.Detached {
+			x.cancelTask(t)
+		}
 	}
 }
 

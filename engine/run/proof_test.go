@@ -139,7 +139,7 @@ func (p *proof) act() {
 	p.seq++
 	id := fmt.Sprint("c", p.seq)
 	switch rapid.SampledFrom([]string{"take", "take", "take", "take", "finish", "finish", "finish", "finish", "lost", "time", "time", "decide", "decide", "event",
-		"cancel", "again"}).Draw(p.t, "what") {
+		"cancel", "pause", "again"}).Draw(p.t, "what") {
 	case "take":
 		p.take()
 	case "finish":
@@ -159,9 +159,23 @@ func (p *proof) act() {
 			who := rapid.SampledFrom(generate.People).Draw(p.t, "who")
 			p.give(record.Input{ID: id, Kind: record.InCancel, By: who, Cancel: &events.CancelRun{ID: id, Run: p.w.id}}, reference.Input{Kind: "cancel", By: who})
 		}
+	case "pause":
+		p.pause(id)
 	case "again":
 		p.again()
 	}
+}
+
+// pause pauses the run, or more often lets it go on.
+func (p *proof) pause(id string) {
+	who := rapid.SampledFrom(generate.People).Draw(p.t, "who")
+	in, ref := record.Input{ID: id, Kind: record.InPause, By: who, Pause: &events.PauseRun{ID: id, Run: p.w.id}}, reference.Input{Kind: "pause", By: who}
+	if p.w.state.Paused != nil {
+		in.Kind, ref.Kind = record.InResume, "resume"
+	} else if rapid.IntRange(0, 2).Draw(p.t, "really") > 0 {
+		return
+	}
+	p.give(in, ref)
 }
 
 func (p *proof) worker() string {
@@ -242,10 +256,13 @@ func (p *proof) decide(id string) {
 
 func (p *proof) event(id string) {
 	typ := rapid.SampledFrom([]string{generate.EventGo, generate.EventGo, generate.EventStop}).Draw(p.t, "type")
-	k := rapid.IntRange(0, 3).Draw(p.t, "k")
-	ev, _ := json.Marshal(map[string]any{"specversion": "1.0", "id": id, "source": "/x", "type": typ, "data": map[string]any{"k": k}})
+	data := map[string]any{"k": rapid.IntRange(0, 3).Draw(p.t, "k")}
+	if rapid.IntRange(0, 5).Draw(p.t, "without k") == 0 {
+		data = map[string]any{}
+	}
+	ev, _ := json.Marshal(map[string]any{"specversion": "1.0", "id": id, "source": "/x", "type": typ, "data": data})
 	p.give(record.Input{ID: id, Kind: record.InSignal, By: "event:x", Signal: &record.Signal{Cause: events.Cause{ID: id, Source: "/x", Type: typ}, Event: ev}},
-		reference.Input{Kind: "event", Type: typ, Data: map[string]any{"k": k}})
+		reference.Input{Kind: "event", Type: typ, Data: data})
 }
 
 // again repeats an input of the past, which changes nothing.

@@ -18,6 +18,7 @@ const (
 	queued   = "queued"
 	running  = "running"
 	backoff  = "backoff"
+	parked   = "parked" // to be tried again when the run is resumed
 	stopping = "stopping"
 	done     = "done"
 )
@@ -34,6 +35,7 @@ type job struct {
 	due     int64
 	outcome string
 	code    string
+	ended   int64
 	undoes  *effect
 }
 
@@ -53,6 +55,15 @@ func (w *work) publish(j *job) {
 	j.status, j.worker, j.due = queued, "", 0
 	if d := j.a.StartTimeout.D().Milliseconds(); d > 0 {
 		j.due = w.t.now + d
+	}
+}
+
+// unpark publishes what was to be tried again while the run was paused.
+func (w *work) unpark() {
+	for _, j := range w.jobs {
+		if j.status == parked {
+			w.publish(j)
+		}
 	}
 }
 
@@ -126,7 +137,7 @@ func (w *work) again(j *job, in Input) bool {
 }
 
 func (w *work) end(j *job, outcome, code string) {
-	j.status, j.due, j.outcome, j.code = done, 0, outcome, code
+	j.status, j.due, j.outcome, j.code, j.ended = done, 0, outcome, code, w.t.now
 	if outcome == "succeeded" {
 		j.code = ""
 	}
@@ -141,7 +152,9 @@ func (w *work) dueNow(j *job) {
 	case queued:
 		w.end(j, "timedOut", "not_taken")
 	case backoff:
-		w.publish(j)
+		if j.status, j.due = parked, 0; !w.t.paused {
+			w.publish(j)
+		}
 	case running:
 		if j.once {
 			w.lose(j)
@@ -161,7 +174,7 @@ func (w *work) stopJob(j *job) {
 		if j.undoes == nil {
 			j.status, j.due = stopping, w.t.now+patience
 		}
-	case queued, backoff:
+	case queued, backoff, parked:
 		if j.undoes == nil {
 			w.end(j, "cancelled", "cancelled")
 		}

@@ -50,7 +50,10 @@ func (w *work) approval() (string, string, bool) {
 		if a.Reject == nil {
 			return "rejected", "rejected", true
 		}
-		if over, err := w.t.holds(a.Reject, scope); err == nil && over {
+		switch over, err := w.t.holds(a.Reject, scope); {
+		case err != nil:
+			return "", "", false
+		case over:
 			return "rejected", "rejected", true
 		}
 	}

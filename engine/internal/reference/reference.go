@@ -7,7 +7,7 @@
 // nothing of package run, so that where both agree, neither is likely to be
 // wrong by accident. It covers tasks and their retries, joins, gates,
 // approvals, waits, events, forEach, transitions, cancel and compensation.
-// Environments, deployments, children, pauses and notifications are left out.
+// Environments, deployments, children and notifications are left out.
 package reference
 
 import (
@@ -20,7 +20,7 @@ import (
 
 // Input is something that happens to a run.
 type Input struct {
-	Kind      string // take, finish, lost, timer, approve, reject, cancel or event
+	Kind      string // take, finish, lost, timer, approve, reject, cancel, pause, resume or event
 	At        int64  // milliseconds
 	By        string // the worker, or the user
 	Task      int    // of take, finish and lost: which of the attempts that were published, from 0
@@ -84,6 +84,8 @@ type teller struct {
 	effects []*effect
 	here    *work // what is done in the present state, or at the end
 	cancels int   // how often the run was cancelled
+	stops   bool  // it is being cancelled
+	paused  bool
 }
 
 // effect is what may have to be undone.
@@ -103,6 +105,13 @@ func (t *teller) read() Input {
 	in := t.inputs[0]
 	t.inputs = t.inputs[1:]
 	t.now = in.At
+	switch may := t.may(in.By, workflows.ActRunPause); {
+	case in.Kind == "pause" && may && !t.stops && t.story.Outcome == "":
+		t.paused = true
+	case in.Kind == "resume" && may && t.paused:
+		t.paused = false
+		t.here.unpark()
+	}
 	return in
 }
 
@@ -141,6 +150,7 @@ func (t *teller) close(outcome string) {
 		outcome = "cancelled"
 	}
 	t.story.Outcome = outcome
+	t.paused = false
 	t.here = &work{t: t}
 	for i, f := range t.w.Spec.Finally {
 		t.here.begin(finally(i), &f.Activity)
@@ -162,13 +172,16 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 	t.here = w
 	w.start()
 	for {
-		if outcome == "" {
+		if outcome == "" && !w.doubt && (!t.paused || w.asks) { // people decide while the run is paused
 			if o, code, over := w.over(); over {
 				outcome, w.code = o, code
+				w.asks, w.due = false, 0
 			}
 		}
-		w.held = false
-		if outcome != "" {
+		if outcome == "" {
+			w.held = w.doubt
+		}
+		if outcome != "" && !t.paused {
 			to, ok := t.arm(st, outcome, w.code)
 			if ok {
 				return outcome, to
@@ -177,7 +190,7 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 			t.left(outcome)
 		}
 		in := t.read()
-		switch arm := t.eventArm(st, in); {
+		switch arm := t.eventArm(w, in, outcome != ""); {
 		case in.Kind == "cancel" && t.may(in.By, workflows.ActRunCancel):
 			return "cancelled", t.cancel(w)
 		case arm != "":
@@ -199,7 +212,7 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 // whether the run was cancelled meanwhile.
 func (t *teller) leave(w *work) (cancelled bool) {
 	w.stop()
-	for !w.quiet() {
+	for !w.quiet() || t.paused {
 		in := t.read()
 		if in.Kind == "cancel" && t.may(in.By, workflows.ActRunCancel) {
 			return true
@@ -213,10 +226,12 @@ func (t *teller) leave(w *work) (cancelled bool) {
 // state for it, if there is one.
 func (t *teller) cancel(w *work) string {
 	t.cancels++
+	t.stops, t.paused = true, false
 	w.stop()
 	for !w.quiet() {
 		w.take(t.read()) // another cancel is refused now
 	}
+	t.stops = false
 	if t.cancels > 1 {
 		return ""
 	}
@@ -244,21 +259,32 @@ func (t *teller) arm(st *workflows.State, outcome, code string) (to string, ok b
 	return "", true
 }
 
-// eventArm finds the arm that an event takes.
-func (t *teller) eventArm(st *workflows.State, in Input) string {
-	if in.Kind != "event" {
+// eventArm finds the arm that an event takes, and has the event end a wait. A
+// condition that errs leaves the run in doubt until another event is judged.
+func (t *teller) eventArm(w *work, in Input, over bool) string {
+	if in.Kind != "event" || !w.hears(in.Type) {
 		return ""
 	}
-	for _, a := range st.Events {
+	doubt := w.doubt
+	w.doubt = false
+	for _, a := range w.st.Events {
 		if !workflows.Match(a.Event, in.Type) {
 			continue
 		}
 		if a.When == nil {
 			return a.To
 		}
-		if holds, err := t.holds(a.When, map[string]any{"event": event(in)}); err == nil && holds {
+		holds, err := t.holds(a.When, map[string]any{"event": event(in)})
+		if err != nil {
+			w.doubt = doubt || !over
+			return ""
+		}
+		if holds {
 			return a.To
 		}
+	}
+	if w.listens && !w.heard && !over && workflows.Match(w.st.Wait.Event, in.Type) {
+		w.hearEvent(in)
 	}
 	return ""
 }
@@ -310,6 +336,9 @@ func (t *teller) waits() {
 		}
 	}
 	w := t.here
+	if t.paused {
+		add("paused", w.st.Name, 0)
+	}
 	for _, j := range w.jobs {
 		switch j.status {
 		case queued:
@@ -320,10 +349,11 @@ func (t *teller) waits() {
 			add("timer", j.path, j.due)
 		}
 	}
-	switch {
-	case w.held:
+	if w.held {
 		add("held", w.st.Name, 0)
-	case w.stopped:
+	}
+	switch {
+	case w.held && !w.doubt, w.stopped:
 	case w.asks:
 		add("approval", w.st.Name, w.due)
 	case w.listens:

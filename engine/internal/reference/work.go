@@ -16,6 +16,7 @@ type work struct {
 	jobs    []*job
 	code    string // of the error that it ended with
 	held    bool   // nobody knows where to go
+	doubt   bool   // or whether an event counts
 	stopped bool   // nothing new begins
 
 	due     int64 // end of a sleep, of a wait or of an approval
@@ -108,17 +109,26 @@ func (w *work) take(in Input) {
 		}
 	case "approve", "reject":
 		w.hear(in)
-	case "event":
-		if w.listens && !w.heard && workflows.Match(w.st.Wait.Event, in.Type) {
-			if when := w.st.Wait.When; when != nil {
-				if ok, err := w.t.holds(when, map[string]any{"event": event(in)}); err != nil || !ok {
-					return
-				}
-			}
-			w.heard = true
-			w.t.values[w.st.Name] = map[string]any{"event": event(in)}
+	}
+}
+
+// hears reports whether an event is of a type that the state is for.
+func (w *work) hears(typ string) bool {
+	return w.listens && !w.heard && workflows.Match(w.st.Wait.Event, typ) ||
+		slices.ContainsFunc(w.st.Events, func(a *workflows.EventArm) bool { return workflows.Match(a.Event, typ) })
+}
+
+// hearEvent judges an event that the state waits for.
+func (w *work) hearEvent(in Input) {
+	if when := w.st.Wait.When; when != nil {
+		ok, err := w.t.holds(when, map[string]any{"event": event(in)})
+		w.doubt = err != nil
+		if !ok {
+			return
 		}
 	}
+	w.heard, w.due = true, 0
+	w.t.values[w.st.Name] = map[string]any{"event": event(in)}
 }
 
 // stop stops all that goes on.
@@ -164,11 +174,12 @@ func (w *work) joined() (string, string, bool) {
 	join := w.st.Join
 	if w.winner == nil && (join == "any" || join == "race") {
 		for _, j := range w.jobs {
-			if j.status == done && (join == "race" || j.outcome == "succeeded") {
+			if j.status == done && (join == "race" || j.outcome == "succeeded") && (w.winner == nil || j.ended < w.winner.ended) {
 				w.winner = j
-				w.stop()
-				break
 			}
+		}
+		if w.winner != nil {
+			w.stop()
 		}
 	}
 	if !w.quiet() {
