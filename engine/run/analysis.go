@@ -53,7 +53,7 @@ func (r *Roll) next(m *workflows.Metric, now int64) {
 // goOn moves the times of an analysis by as long as it stood still.
 func (r *Roll) goOn(now int64) {
 	d := now - r.Stopped
-	r.Began, r.Until, r.Stopped = r.Began+d, r.Until+d, 0
+	r.Began, r.Until, r.Stopped, r.Late = r.Began+d, r.Until+d, 0, false
 	for _, m := range r.Metrics {
 		if m.NextAt > 0 {
 			m.NextAt += d
@@ -175,7 +175,9 @@ func (x *step) judgeAnalysis(t *Task) {
 	case len(failed) > 0:
 		x.judged(t, events.Failed, failed)
 		x.undoRoll(t, events.Failed, &events.TaskError{Code: "analysis_failed", Message: "the analysis failed: " + joinLines(failed)})
-	case x.now < t.Roll.Until || x.sampling(t):
+	case x.now < t.Roll.Until:
+	case x.sampling(t):
+		t.Roll.Late = true
 	case len(open) > 0:
 		x.judged(t, events.Inconclusive, open)
 		x.end(t, events.Inconclusive, nil, &events.TaskError{Code: "analysis_inconclusive", Message: "the analysis is inconclusive: " + joinLines(open)})

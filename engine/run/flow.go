@@ -89,10 +89,13 @@ func (x *step) outcome() (outcome string, err *events.TaskError, over bool) {
 		return x.lastOutcome(), x.lastError(), x.quiet()
 	case x.s.Leaving != nil:
 		return events.Cancelled, &events.TaskError{Code: "cancelled", Message: x.whyStopped()}, x.quiet()
+	case h != nil && h.Of == heldEvent:
+		x.rest()
+		return "", nil, false
 	case x.s.Over != nil:
 		return x.s.Over.Outcome, x.s.Over.Error, true
 	case h == nil:
-	case h.Of == heldEvent || h.Of == heldBegin && !x.beginAgain():
+	case h.Of == heldBegin && !x.beginAgain():
 		return "", nil, false
 	case h.Of == "" || h.Of == heldInvariant:
 		return h.Outcome, x.lastError(), true // the arms are tried again at every input

@@ -75,8 +75,8 @@ func (x *step) publish(t *Task) {
 	x.queue(t)
 }
 
-// rest is all that goes on by itself in a paused run: people's decisions come
-// to their end, and so does an approval's time.
+// rest is all that goes on by itself in a run that is paused, or held by an
+// event: people's decisions come to their end, and so does an approval's time.
 func (x *step) rest() {
 	x.implicitApproval()
 	if x.s.Open == nil || x.s.Open.Implicit {

@@ -273,7 +273,7 @@ func (x *step) rollUndone(t *Task, fault *events.TaskError) {
 
 // deadline is when the present step ends or wants its next sample.
 func (r *Roll) deadline() int64 {
-	if r.Stopped > 0 {
+	if r.Stopped > 0 || r.Late { // the last sample has its own
 		return 0
 	}
 	next := r.Until

@@ -234,6 +234,7 @@ type Roll struct {
 	Began   int64              `json:"began,omitempty"` // of the analysis
 	Metrics map[string]*Metric `json:"metrics,omitempty"`
 	Stopped int64              `json:"stopped,omitempty"` // since when the analysis stands still, as the run is paused
+	Late    bool               `json:"late,omitempty"`    // the time of the analysis is over, and a sample is still under way
 	Verdict string             `json:"verdict,omitempty"` // why it goes no further
 	Outcome string             `json:"o,omitempty"`       // with which it ends when it is undone
 }

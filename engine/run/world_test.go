@@ -111,6 +111,9 @@ func (w *world) do(in record.Input) run.Transition {
 	}
 	w.stored = append(w.stored, a)
 	w.state, w.reread = tr.State, w.stateStored()
+	if next := w.state.NextDeadline(); in.Kind == record.InTimer && next > 0 && next <= w.state.Now {
+		w.t.Errorf("a timer input at %s leaves a deadline at %s: the engine would give one after the other", clockText(w.state.Now), clockText(next))
+	}
 	for _, task := range tr.Tasks {
 		w.tasks[task.State] = append(w.tasks[task.State], task)
 		w.published = append(w.published, task)
