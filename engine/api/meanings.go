@@ -39,6 +39,7 @@ var typeMeanings = map[string]string{
 	"Verification":     "What an audit of a run found.",
 	"RecordWhy":        "Why a record says what it says.",
 	"RuleReason":       "A condition, and how it comes to its value.",
+	"Evaluation":       "The value of an expression, and how it comes about.",
 	"EvaluationPart":   "A part of an expression with its value.",
 	"ApproveBody":      "An approval.",
 	"WordBody":         "Something that is said of an approval.",
@@ -199,6 +200,12 @@ var fieldMeanings = map[string]map[string]string{
 		"progress":  "What the worker says of it.",
 		"error":     "Why the last attempt did not succeed.",
 	},
+	"Evaluation": {
+		"value":    "The value; left out where there is none.",
+		"error":    "Why there is no value.",
+		"parts":    "What was evaluated of it, outer parts first.",
+		"problems": "Why it is no expression, each with a caret under the place.",
+	},
 	"Verification": {
 		"run":       "Id of the run.",
 		"records":   "How many records were checked.",
@@ -288,10 +295,12 @@ var (
 
 // examples of each operation.
 var examples = map[string]example{
-	"start-run":              {object{"workflow": "release", "inputs": object{"commit": "9b2f1c"}}, exampleRun},
-	"list-runs":              {nil, object{"runs": []any{exampleRun}, "next": exampleID}},
-	"get-run":                {nil, exampleRun},
-	"explain-run":            {nil, object{"run": exampleRun, "short": "waits for 1 more approval", "waiting": []any{exampleWait}}},
+	"start-run":   {object{"workflow": "release", "inputs": object{"commit": "9b2f1c"}}, exampleRun},
+	"list-runs":   {nil, object{"runs": []any{exampleRun}, "next": exampleID}},
+	"get-run":     {nil, exampleRun},
+	"explain-run": {nil, object{"run": exampleRun, "short": "waits for 1 more approval", "waiting": []any{exampleWait}}},
+	"evaluate-on-run": {nil, object{"value": true, "parts": []any{object{"source": "verify.test.failed == 0", "depth": 0, "value": true},
+		object{"source": "verify.test.failed", "depth": 1, "value": 0}}}},
 	"approve-run":            {object{"state": "approve", "comment": "tested by hand", "content": exampleDigest}, exampleOutcome},
 	"reject-run":             {object{"state": "approve", "comment": "the migration is missing", "content": exampleDigest}, exampleOutcome},
 	"request-changes-of-run": {object{"comment": "the migration is missing", "content": exampleDigest}, exampleOutcome},

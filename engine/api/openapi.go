@@ -83,6 +83,8 @@ func (s *server) runOperations(api huma.API) {
 		"A run with its inputs, the states it went through, the tasks of the state it is in, and what it waits for.", 200, 404), s.run)
 	huma.Register(api, ops.new("explain-run", "GET /v1/runs/{run}/why", "Why a run waits",
 		"What a run waits for: which rule, what is there and what is missing, who can act; for an ended run, how it came to its end. With at, why a record of the run says what it says: each condition that was evaluated, on what it read then.", 200, 404), s.why)
+	huma.Register(api, ops.new("evaluate-on-run", "GET /v1/runs/{run}/eval", "Try an expression",
+		"The value of an expression on what a run knows now, and of each of its parts. It changes nothing.", 200, 404), s.eval)
 	huma.Register(api, ops.new("approve-run", "POST /v1/runs/{run}/approve", "Approve",
 		"Approves what a run waits for. The content says what was shown, so that nothing else is approved. A refusal, such as to the author of the change, is recorded and says why.", 200, 403, 404, 409, 507), s.approve)
 	huma.Register(api, ops.new("reject-run", "POST /v1/runs/{run}/reject", "Reject",

@@ -76,6 +76,7 @@ func TestTheDescriptionHasEveryRoute(t *testing.T) {
 	paths := describedPaths(t)
 	for route := range routes {
 		method, path, _ := strings.Cut(strings.Replace(route, "/r1", "/{run}", 1), " ")
+		path, _, _ = strings.Cut(path, "?")
 		if path != "/nowhere" && paths[path][strings.ToLower(method)] == nil {
 			t.Errorf("%s is not described", route)
 		}

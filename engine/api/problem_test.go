@@ -66,6 +66,7 @@ func TestRequestsReachTheServiceAsTheyWereMeant(t *testing.T) {
 		{"GET /v1/runs", "", events.VerbList, `{"limit":50}`, 200},
 		{"GET /v1/runs/r1", "", events.VerbGet, `{"run":"r1"}`, 200},
 		{"GET /v1/runs/r1/why", "", events.VerbWhy, `{"run":"r1"}`, 200},
+		{"GET /v1/runs/r1/eval?expression=a%20%26%26%20b&environment=production", "", events.VerbEval, `{"run":"r1","expression":"a \u0026\u0026 b","environment":"production"}`, 200},
 		{"GET /v1/runs/r1/records", "", events.VerbRecords, `{"run":"r1"}`, 200},
 		{"GET /v1/runs/r1/records?after=42", "", events.VerbRecords, `{"run":"r1","after":42}`, 200},
 		{"GET /v1/runs/r1/verify", "", events.VerbVerify, `{"run":"r1"}`, 200},

@@ -106,6 +106,16 @@ func (s *server) why(ctx context.Context, in *whyInput) (*body[events.WhyView], 
 	return get[events.WhyView](ctx, s, events.VerbWhy, events.GetRun{Run: in.Run, At: in.At})
 }
 
+type evalInput struct {
+	Run         string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
+	Expression  string `query:"expression" required:"true" minLength:"1" maxLength:"8192" doc:"A CEL expression." example:"inputs.commit"`
+	Environment string `query:"environment" doc:"An environment, whose rules' names it may read too."`
+}
+
+func (s *server) eval(ctx context.Context, in *evalInput) (*body[events.Evaluation], error) {
+	return get[events.Evaluation](ctx, s, events.VerbEval, events.EvalRun{Run: in.Run, Expression: in.Expression, Environment: in.Environment})
+}
+
 type recordsInput struct {
 	Run   string `path:"run" doc:"Id of the run, or the beginning of it as long as that fits one run only." example:"01976b3e9d1c"`
 	After uint64 `query:"after" doc:"Only records behind this one: the next of the answer before."`

@@ -29,8 +29,9 @@ func (m *Mutant) Noticed(list []*workflows.Scenario) bool {
 
 // Mutants lists changes to what decides in a workflow: a number in a rule a
 // little larger or smaller, another comparison, a clause of a rule left out, a
-// rule, a seat of a quorum, an exclusion or a bound value taken away. What
-// makes only a warning is left alone.
+// rule, a seat of a quorum or an exclusion taken away. What makes only a
+// warning is left alone, and what an approval binds: only a content that
+// changes while people decide could tell.
 func Mutants(c *workflows.Catalog, name string) []*Mutant {
 	wf := c.Workflows[name]
 	if wf == nil {
@@ -163,7 +164,6 @@ func approvalChanges(a *workflows.Approval) []partChange {
 	of := func(v reflect.Value) *workflows.Approval { return v.Addr().Interface().(*workflows.Approval) }
 	out := without("quorum", a.Quorum, func(v reflect.Value) *[]*workflows.Seat { return &of(v).Quorum })
 	out = append(out, without("exclude", a.Exclude, func(v reflect.Value) *[]string { return &of(v).Exclude })...)
-	out = append(out, without("binds", a.Binds, func(v reflect.Value) *[]string { return &of(v).Binds })...)
 	for _, rule := range []struct {
 		key  string
 		expr *workflows.Expr
