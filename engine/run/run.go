@@ -27,9 +27,11 @@
 //   - A run that has not ended waits for something that Why names.
 //
 // One file for each: step.go takes inputs apart, flow.go walks states, task.go
-// has attempts, lock.go environments, approval.go and quorum.go people, gate.go
-// gates, notify.go notifications, scope.go what expressions see, why.go what a
-// run waits for, view.go what people see of it, verify.go the audit of records.
+// has attempts, lock.go, door.go, rules.go and glass.go environments, approval.go,
+// decide.go, quorum.go, content.go and remind.go people, gate.go gates,
+// notify.go notifications, scope.go what expressions see, why.go and its
+// neighbours what a run waits for and why a record says what it says, view.go
+// what people see of it, verify.go the audit of records.
 package run
 
 import (
