@@ -68,9 +68,12 @@ func (c *compiler) workflow(w *workflows.Workflow) {
 		c.data(k.Key, world.at("concurrency.key", nil, atStart...), "spec.concurrency.key", "string")
 	}
 	for i, t := range w.Spec.Triggers {
-		path := indexed("spec.triggers", i)
-		c.condition(t.When, triggerScope(), path+".when")
-		c.given(t.Inputs, w.Spec.Inputs, triggerScope(), path+".inputs")
+		path, scope := indexed("spec.triggers", i), triggerScope()
+		if t.Schedule != nil {
+			scope = scheduleScope()
+		}
+		c.condition(t.When, scope, path+".when")
+		c.given(t.Inputs, w.Spec.Inputs, scope, path+".inputs")
 	}
 	for _, s := range w.Ordered() {
 		c.state(world, s)

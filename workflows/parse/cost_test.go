@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -262,5 +264,48 @@ func TestRulesAboutPeopleAreCheapEnough(t *testing.T) {
 		if len(problems) > 0 {
 			t.Error(Text(problems))
 		}
+	}
+}
+
+// What makes a program gives it its limits, so there is one place that does.
+func TestProgramsAreMadeInOnePlace(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made []string
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range strings.Count(string(text), "."+"Program(") {
+			made = append(made, name)
+		}
+	}
+	if len(made) != 1 || made[0] != "program.go" {
+		t.Errorf("programs are made in %v", made)
+	}
+}
+
+// Expressions that stand in no file, and variants of those that do, have the
+// same limit.
+func TestTheCostLimitFiresForExpressionsOfNoFile(t *testing.T) {
+	ceiling = math.MaxUint64
+	defer func() { ceiling = CostLimit }()
+	c := good(t).Catalog()
+	p, problems := Expression(c, c.Workflows["checkout-release"], dear)
+	if p == nil {
+		t.Fatal(Text(problems))
+	}
+	variant, err := p.(*program).Compile(dear)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]workflows.Program{"asked": p, "variant": variant} {
+		if _, err := p.Eval(t.Context(), map[string]any{}); !limited(err) {
+			t.Errorf("%s: %v, want the cost limit", name, err)
+		}
+		explains(t, name, p.(*program))
 	}
 }

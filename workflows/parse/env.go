@@ -289,10 +289,11 @@ func fixed(position string, vars map[string]*cel.Type) func() *scope {
 }
 
 var (
-	triggerScope = fixed("a trigger", map[string]*cel.Type{"event": cel.DynType})
-	retryScope   = fixed("retry.when", map[string]*cel.Type{"error": errorType, "attempt": cel.IntType})
-	requireScope = fixed("an environment's rule", ruleVars())
-	policyScope  = fixed("a policy's rule", ruleVars())
+	triggerScope  = fixed("a trigger", map[string]*cel.Type{"event": cel.DynType})
+	scheduleScope = fixed("a trigger", map[string]*cel.Type{"event": firedType})
+	retryScope    = fixed("retry.when", map[string]*cel.Type{"error": errorType, "attempt": cel.IntType})
+	requireScope  = fixed("an environment's rule", ruleVars())
+	policyScope   = fixed("a policy's rule", ruleVars())
 
 	analysisScope = fixed("an analysis", map[string]*cel.Type{"value": cel.DoubleType, "samples": cel.ListType(cel.DoubleType),
 		"baseline": cel.DoubleType, "elapsed": cel.DurationType})

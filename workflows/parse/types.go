@@ -76,6 +76,7 @@ var (
 	envType      = cel.ObjectType("an environment")
 	whyType      = cel.ObjectType("a reason")
 	artifactType = cel.ObjectType("an artifact")
+	firedType    = cel.ObjectType("an event of a schedule")
 	labelsType   = cel.MapType(cel.StringType, cel.StringType)
 
 	fixedObjects = map[string]map[string]*cel.Type{
@@ -90,6 +91,9 @@ var (
 		"an environment": {"name": cel.StringType, "labels": labelsType, "config": cel.MapType(cel.StringType, cel.DynType)},
 		"a reason":       {"short": cel.StringType},
 		"an artifact":    {"digest": cel.StringType},
+		"an event of a schedule": {"id": cel.StringType, "source": cel.StringType, "type": cel.StringType, "subject": cel.StringType,
+			"time": cel.StringType, "data": cel.ObjectType("the time of a schedule")},
+		"the time of a schedule": {"at": cel.StringType, "head": cel.StringType},
 	}
 )
 
