@@ -3,6 +3,7 @@ package workflows
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Catalog is the set of definitions in force at a moment, or the set that a
@@ -399,22 +400,20 @@ func (c *Catalog) Allows(roles []string, action, workflow string) bool {
 
 // Match reports whether name fits a pattern in which each * stands for any text.
 func Match(pattern, name string) bool {
-	for {
-		if pattern == "" {
-			return name == ""
+	p, n, star, from := 0, 0, -1, 0 // the last star, and where in name what follows it was tried
+	for n < len(name) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, n
+			p++
+		case p < len(pattern) && pattern[p] == name[n]:
+			p, n = p+1, n+1
+		case star >= 0:
+			from++
+			p, n = star+1, from
+		default:
+			return false
 		}
-		if pattern[0] != '*' {
-			if name == "" || name[0] != pattern[0] {
-				return false
-			}
-			pattern, name = pattern[1:], name[1:]
-			continue
-		}
-		for i := range len(name) + 1 {
-			if Match(pattern[1:], name[i:]) {
-				return true
-			}
-		}
-		return false
 	}
+	return strings.Trim(pattern[p:], "*") == ""
 }

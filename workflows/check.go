@@ -114,6 +114,7 @@ type check struct {
 	reading  *Reading
 	origin   Pos
 	problems []Problem
+	tried    int // recurring freezes that were tried out
 }
 
 // found gives the problems, each at the document where it has no place of its own.
@@ -127,18 +128,38 @@ func (k *check) found() []Problem {
 }
 
 func (k *check) fault(path, code, hint, format string, args ...any) {
-	k.problems = append(k.problems, Problem{Path: path, Code: code, Hint: hint, Message: fmt.Sprintf(format, args...)})
+	k.add(Problem{Path: path, Code: code, Hint: hint, Message: fmt.Sprintf(format, args...)})
+}
+
+// maxTold is how many problems are told of one document.
+const maxTold = 200
+
+func (k *check) add(p Problem) {
+	if len(k.problems) == maxTold {
+		p = Problem{Code: "too-many-problems", Hint: "the rest is not looked at", Message: fmt.Sprintf("there are more than %d problems in this document", maxTold)}
+	}
+	if len(k.problems) <= maxTold {
+		k.problems = append(k.problems, p)
+	}
+}
+
+// last gives the problem that was told last, or would have been.
+func (k *check) last() *Problem {
+	if len(k.problems) > maxTold {
+		return &Problem{}
+	}
+	return &k.problems[len(k.problems)-1]
 }
 
 // value is fault for a problem of the value at path rather than of its key.
 func (k *check) value(path, code, hint, format string, args ...any) {
 	k.fault(path, code, hint, format, args...)
-	k.problems[len(k.problems)-1].AtValue = true
+	k.last().AtValue = true
 }
 
 func (k *check) warn(path, code, hint, format string, args ...any) {
 	k.fault(path, code, hint, format, args...)
-	k.problems[len(k.problems)-1].Warning = true
+	k.last().Warning = true
 }
 
 // known refuses a name that is not among names.
@@ -146,8 +167,19 @@ func (k *check) known(path, what, name string, names []string) bool {
 	if name == "" || slices.Contains(names, name) {
 		return true
 	}
+	if len(k.problems) > maxTold {
+		return false
+	}
 	k.value(path, "unknown-"+strings.ReplaceAll(what, " ", "-"), meant(name, names), "there is no %s %s", what, name)
 	return false
+}
+
+// knownIn refuses a name that is not among the keys of m.
+func knownIn[T any](k *check, path, what, name string, m map[string]T) bool {
+	if _, ok := m[name]; ok || name == "" {
+		return true
+	}
+	return k.known(path, what, name, names(m))
 }
 
 // meant is the hint for an unknown name.

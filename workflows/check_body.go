@@ -130,7 +130,7 @@ func (k *check) waves(path string, f *ForEach) {
 }
 
 func (k *check) child(path string, c *Child) {
-	if c.Name == "" || !k.known(path+".name", "workflow", c.Name, names(k.c.Workflows)) {
+	if c.Name == "" || !knownIn(k, path+".name", "workflow", c.Name, k.c.Workflows) {
 		return
 	}
 	inputs := k.c.Workflows[c.Name].Spec.Inputs
@@ -186,7 +186,7 @@ func (k *check) compensate(w *Workflow, path string, s *State) {
 	seen := map[string]bool{}
 	for i, name := range s.Compensate {
 		at := index(path, i)
-		if !k.known(at, "state", name, names(w.Spec.States)) {
+		if !knownIn(k, at, "state", name, w.Spec.States) {
 			continue
 		}
 		if seen[name] {

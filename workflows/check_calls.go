@@ -32,7 +32,7 @@ type call struct{ to, path string }
 func (k *check) startsItself(w *Workflow) {
 	told := map[string]bool{}
 	for _, c := range children(w) {
-		if told[c.to] || !k.together(w.Metadata.Name, c.to) {
+		if told[c.to] || len(told) == maxWays || !k.together(w.Metadata.Name, c.to) {
 			continue
 		}
 		told[c.to] = true
@@ -50,6 +50,9 @@ func (ck *Checker) together(from, to string) bool {
 	circle := ck.circles()
 	return from == to || circle[from] != 0 && circle[from] == circle[to]
 }
+
+// maxWays is how many circles are told of one workflow.
+const maxWays = 5
 
 // maxWay bounds the search for a chain to tell of.
 const maxWay = 1000

@@ -28,7 +28,7 @@ func (k *check) config(path string, of any, places []string) {
 			if read.Pos != nil {
 				p.Pos, p.At = read.Pos(), true
 			}
-			k.problems = append(k.problems, p)
+			k.add(p)
 			break
 		}
 	}

@@ -51,7 +51,7 @@ func (k *check) resume(w *Workflow, at string, d *Deploy, s *State) {
 		k.fault(at+".resume", "misplaced-key", "make it a state of its own", "a deployment goes on in a state, not in a branch or a member")
 		return
 	}
-	if !k.known(at+".resume", "state", d.Resume, names(w.Spec.States)) {
+	if !knownIn(k, at+".resume", "state", d.Resume, w.Spec.States) {
 		return
 	}
 	switch of := w.Spec.States[d.Resume]; {

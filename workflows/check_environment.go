@@ -32,7 +32,7 @@ func (k *check) environment(e *Environment) {
 // from there begins somewhere.
 func (k *check) promotion(e *Environment) {
 	from := e.Spec.PromotesFrom
-	if from == "" || !k.known("spec.promotesFrom", "environment", from, names(k.c.Environments)) {
+	if from == "" || !knownIn(k, "spec.promotesFrom", "environment", from, k.c.Environments) {
 		return
 	}
 	way := []string{e.Metadata.Name}
@@ -100,7 +100,7 @@ func (k *check) matches(p *Policy) {
 func (k *check) channel(c *Channel) {
 	if secretURL(c.Spec.URL) {
 		k.value("spec.url", "secret-in-clear", "write where it is kept: env:NAME or file:PATH", "the address holds a secret")
-		k.problems[len(k.problems)-1].Warning = true
+		k.last().Warning = true
 	}
 }
 

@@ -91,7 +91,7 @@ func (k *check) resumes(f *flow, path string, at int) {
 		k.value(path, "nothing-unfinished", "lead here with onInconclusive, perhaps by way of an approval", "%s never stops part of the way before %s", name, f.states[at].Name)
 	default:
 		k.value(path, "nothing-unfinished", "lead here only when "+name+" has ended inconclusive", "%s may not have stopped part of the way here: %s", name, f.told(sp.way(at, 0), at))
-		k.problems[len(k.problems)-1].Warning = true // it fails then, and says so
+		k.last().Warning = true // it fails then, and says so
 	}
 }
 
@@ -111,7 +111,7 @@ func (k *check) members(f *flow) {
 		list, _ := v.([]any)
 		if len(list) == 0 {
 			k.value(at, "selects-nothing", "", "the list is empty, so nothing is done")
-			k.problems[len(k.problems)-1].Warning = true
+			k.last().Warning = true
 		}
 		seen := map[any]bool{}
 		for _, member := range list {
@@ -124,7 +124,7 @@ func (k *check) members(f *flow) {
 			}
 			seen[text] = true
 			if e.Do != nil && MemberName(e.Do.Doing().Environment, e.As, "") == "" && e.Do.Doing().Environment != "" {
-				k.known(at, "environment", text, names(k.c.Environments))
+				knownIn(k, at, "environment", text, k.c.Environments)
 			}
 		}
 	}

@@ -11,7 +11,7 @@ func (k *check) approval(w *Workflow, path string, a *Approval) {
 	at := path + ".approval"
 	rules := 0
 	for i, name := range a.Environments {
-		if !k.known(index(at+".environments", i), "environment", name, names(k.c.Environments)) {
+		if !knownIn(k, index(at+".environments", i), "environment", name, k.c.Environments) {
 			rules++ // it may well have some
 			continue
 		}
@@ -129,6 +129,14 @@ func (k *check) quorum(w *Workflow, path string, a *Approval) {
 		limited[seat.Role] = people
 		seats[seat.Role] += seat.Count
 	}
+	all := 0
+	for _, seat := range a.Quorum {
+		all += seat.Count
+	}
+	if all > maxSeats {
+		k.fault(path+".quorum", "too-many", "ask fewer people", "a quorum has %d seats at most, this one has %d", maxSeats, all)
+		return
+	}
 	need, have := total(seats), matching(limited, seats)
 	if have < need {
 		k.fault(path+".quorum", "quorum-too-large", "each person fills one seat", "%d people must approve, and only %d can fill the seats", need, have)
@@ -136,6 +144,12 @@ func (k *check) quorum(w *Workflow, path string, a *Approval) {
 	}
 	k.spare(path, a, limited, seats)
 }
+
+// maxSeats is how many people an approval can ask for.
+const maxSeats = 100
+
+// maxHolders is how many people are taken out one by one.
+const maxHolders = 200
 
 // spare warns where the quorum cannot be filled when one of those who could is
 // left out, for having written or started what is approved.
@@ -151,9 +165,12 @@ func (k *check) spare(path string, a *Approval, people map[string][]string, seat
 	default:
 		return
 	}
-	need := total(seats)
+	need, all := total(seats), everyone(people)
+	if len(all) > maxHolders {
+		return
+	}
 	var needed []string
-	for _, person := range everyone(people) {
+	for _, person := range all {
 		rest := map[string][]string{}
 		for role, all := range people {
 			rest[role] = slices.DeleteFunc(slices.Clone(all), func(u string) bool { return u == person })

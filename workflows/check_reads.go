@@ -336,7 +336,7 @@ func (k *check) fail(path string, read Read, message, hint string) {
 	if read.Pos != nil {
 		p.Pos, p.At = read.Pos(), true
 	}
-	k.problems = append(k.problems, p)
+	k.add(p)
 }
 
 // places gives the environments that a body works on, where all are known.

@@ -57,7 +57,7 @@ func (k *check) reachable(path string, rule *Expr, workflow string) {
 		who = fmt.Sprintf("not even when all %d people who may approve do", len(people))
 	}
 	k.value(path, "rule-never-holds", "give the roles to more people, or ask for less", "this never holds, %s", who)
-	k.problems[len(k.problems)-1].Warning = true
+	k.last().Warning = true
 }
 
 // aboutPeople reports whether a rule reads nothing but who approved, and who

@@ -10,7 +10,7 @@ import (
 
 // scenario checks that a test speaks of what its workflow has.
 func (k *check) scenario(s *Scenario) {
-	if s.Spec.Workflow == "" || !k.known("spec.workflow", "workflow", s.Spec.Workflow, names(k.c.Workflows)) {
+	if s.Spec.Workflow == "" || !knownIn(k, "spec.workflow", "workflow", s.Spec.Workflow, k.c.Workflows) {
 		return
 	}
 	w := k.c.Workflows[s.Spec.Workflow]
@@ -105,14 +105,14 @@ func (k *check) expectation(w *Workflow, e *Expectation) {
 		}
 	}
 	for i, n := range e.Notified {
-		k.known(index("spec.expect.notified", i)+".channel", "channel", n.Channel, names(k.c.Channels))
+		knownIn(k, index("spec.expect.notified", i)+".channel", "channel", n.Channel, k.c.Channels)
 	}
 	for i, effect := range e.Effects {
 		at := index("spec.expect.effects", i)
 		if effect.Task != "" {
 			k.work(w, at+".task", effect.Task, 0)
 		}
-		k.known(at+".kind", "task kind", effect.Kind, names(k.c.Kinds))
+		knownIn(k, at+".kind", "task kind", effect.Kind, k.c.Kinds)
 	}
 }
 
@@ -268,8 +268,8 @@ func (k *check) act(w *Workflow, at string, p *PersonAct) {
 	if p.NotBefore != 0 && p.Approves == "" {
 		k.fault(at+".notBefore", "misplaced-key", "", "notBefore is for approves")
 	}
-	k.known(at+".breaksGlass", "environment", p.BreaksGlass, names(k.c.Environments))
-	k.known(at+".retries", "state", p.Retries, names(w.Spec.States))
+	knownIn(k, at+".breaksGlass", "environment", p.BreaksGlass, k.c.Environments)
+	knownIn(k, at+".retries", "state", p.Retries, w.Spec.States)
 }
 
 // approvalState checks that people are asked in a state: it is an approval, or

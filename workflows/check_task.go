@@ -11,7 +11,7 @@ func (k *check) activity(path string, a *Activity, each *ForEach) {
 	k.secrets(path, a, each)
 	k.withSecrets(path+".with", a.With)
 	k.undo(path+".undo", a)
-	if a.Task == "" || !k.known(path+".task", "task kind", a.Task, names(k.c.Kinds)) {
+	if a.Task == "" || !knownIn(k, path+".task", "task kind", a.Task, k.c.Kinds) {
 		return
 	}
 	k.with(path, a)
@@ -21,7 +21,7 @@ func (k *check) activity(path string, a *Activity, each *ForEach) {
 // undo checks what takes a task back.
 func (k *check) undo(path string, a *Activity) {
 	u := a.Undo
-	if u == nil || u.Task == "" || !k.known(path+".task", "task kind", u.Task, names(k.c.Kinds)) {
+	if u == nil || u.Task == "" || !knownIn(k, path+".task", "task kind", u.Task, k.c.Kinds) {
 		return
 	}
 	k.with(path, &Activity{Task: u.Task, With: u.With})
@@ -32,7 +32,7 @@ func (k *check) undo(path string, a *Activity) {
 // forEach that it stands in.
 func (k *check) site(path, environment string, each *ForEach) {
 	if !strings.Contains(environment, "${{") {
-		k.known(path, "environment", environment, names(k.c.Environments))
+		knownIn(k, path, "environment", environment, k.c.Environments)
 		return
 	}
 	switch {

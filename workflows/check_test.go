@@ -1,6 +1,7 @@
 package workflows_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -110,6 +111,21 @@ func TestConform(t *testing.T) {
 		got, err := tt.t.Conform(tt.v)
 		if diff := cmp.Diff(tt.want, got); diff != "" || (err == nil) != tt.ok {
 			t.Errorf("%s of %v: %v, %v", tt.t, tt.v, got, err)
+		}
+	}
+}
+
+func TestPatterns(t *testing.T) {
+	for _, tt := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"*-release", "checkout-release", true}, {"*-release", "release", false}, {"a*b*c", "axxbyyc", true}, {"a*b*c", "axxbyy", false},
+		{"*", "", true}, {"", "", true}, {"", "a", false}, {"a", "a*", false}, {"a**", "a", true}, {"*ab", "aab", true}, {"*aab*", "aaab", true},
+		{strings.Repeat("*e", 40) + "x", strings.Repeat("e", 63), false}, // and at once
+	} {
+		if got := workflows.Match(tt.pattern, tt.name); got != tt.want {
+			t.Errorf("%s and %s: %v", tt.pattern, tt.name, got)
 		}
 	}
 }

@@ -62,6 +62,10 @@ func (k *check) windows(path string, w *Windows) {
 	if len(w.Allow) == 0 && len(w.Freeze) == 0 {
 		k.fault(path, "missing", "give them allow or freeze", "the windows close nothing")
 	}
+	if n := len(w.Allow) + len(w.Freeze); n > maxWindows {
+		k.fault(path, "too-many", "", "an environment has %d windows at most, this one has %d", maxWindows, n)
+		return
+	}
 	for i, a := range w.Allow {
 		at := index(path+".allow", i)
 		if len(a.Days) == 0 && a.From == "" && a.To == "" {
@@ -74,6 +78,13 @@ func (k *check) windows(path string, w *Windows) {
 		k.freeze(index(path+".freeze", i), f)
 	}
 }
+
+// What is tried out when a file is checked has bounds.
+const (
+	maxTried    = 10 // rules that are followed to see whether their days ever come
+	maxWindows  = 100
+	maxTriggers = 100
+)
 
 var clockPattern = regexp.MustCompile(`^([01][0-9]|2[0-3]):[0-5][0-9]$`)
 
@@ -141,12 +152,19 @@ func (k *check) rrule(path, text string) {
 		return
 	}
 	option.Dtstart = someDay
+	bounded := !option.Until.IsZero()
+	if !bounded {
+		option.Until = someDay.AddDate(40, 0, 0) // what has not come by then never comes: years that are alike repeat
+	}
 	rule, err := rrule.NewRRule(*option)
 	if err != nil {
 		bad(hint, "%s", err)
 		return
 	}
-	if option.Until.IsZero() && rule.After(someDay, true).IsZero() {
+	if k.tried++; k.tried > maxTried {
+		return
+	}
+	if !bounded && rule.After(someDay, true).IsZero() {
 		k.value(path, "never-comes", "", "the days of %s never come", text)
 	}
 }

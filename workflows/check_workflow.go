@@ -60,10 +60,14 @@ func (k *check) workflow(w *Workflow) {
 			k.typed(at+".type", Type(t))
 		}
 	}
+	if n := len(w.Spec.Triggers); n > maxTriggers {
+		k.fault("spec.triggers", "too-many", "let one trigger take several types: com.acme.*", "a workflow has %d triggers at most, this one has %d", maxTriggers, n)
+		return
+	}
 	for i, t := range w.Spec.Triggers {
 		k.trigger(w, index("spec.triggers", i), t)
 	}
-	k.known("spec.onCancel", "state", w.Spec.OnCancel, names(w.Spec.States))
+	knownIn(k, "spec.onCancel", "state", w.Spec.OnCancel, w.Spec.States)
 	for _, s := range w.Ordered() {
 		k.state(w, Join("spec.states", s.Name), s)
 	}
@@ -166,7 +170,7 @@ func (k *check) trigger(w *Workflow, path string, t *Trigger) {
 }
 
 func (k *check) notify(path string, n *NotifyRule) {
-	if n.Channel == "" || !k.known(path+".channel", "channel", n.Channel, names(k.c.Channels)) || n.Template == "" {
+	if n.Channel == "" || !knownIn(k, path+".channel", "channel", n.Channel, k.c.Channels) || n.Template == "" {
 		return
 	}
 	templates := names(k.c.Channels[n.Channel].Spec.Templates)

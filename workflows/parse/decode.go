@@ -33,6 +33,7 @@ type decoder struct {
 	aliases  int
 	depth    int
 	tooMuch  bool
+	cut      bool // not everything was looked at: what is behind may be without bounds
 }
 
 // place is where a key and its value stand; a document and the elements of a
@@ -62,10 +63,11 @@ func (d *decoder) fault(n *yaml.Node, path, code, message, hint string) {
 func (d *decoder) enter(n *yaml.Node, path string) *yaml.Node {
 	d.visited++
 	if d.tooMuch {
+		d.cut = true
 		return nil
 	}
 	if len(d.problems) > maxProblems {
-		d.tooMuch = true
+		d.tooMuch, d.cut = true, true
 		d.fault(n, path, "too-many-problems", fmt.Sprintf("there are more than %d problems in this document", maxProblems), "the rest is not looked at")
 		return nil
 	}
@@ -74,14 +76,15 @@ func (d *decoder) enter(n *yaml.Node, path string) *yaml.Node {
 	}
 	switch {
 	case d.visited > maxNodes:
-		d.tooMuch = true
+		d.tooMuch, d.cut = true, true
 		d.fault(n, path, "too-large", fmt.Sprintf("the document has more than %d nodes with its aliases written out", maxNodes), "split it up")
 		return nil
 	case d.depth >= maxDepth:
+		d.cut = true
 		d.fault(n, path, "too-deep", fmt.Sprintf("nested deeper than %d levels", maxDepth), "")
 		return nil
 	case d.aliases > maxAliases:
-		d.tooMuch = true
+		d.tooMuch, d.cut = true, true
 		d.fault(n, path, "too-many-aliases", fmt.Sprintf("more than %d aliases in a document", maxAliases), "write the values out")
 		return nil
 	}

@@ -97,6 +97,7 @@ type scope struct {
 type world struct {
 	*names
 	states []string
+	scopes map[string]*scope   // by position and names
 	words  map[string][]string // names that stand for a fixed set of words → the words
 	inputs map[string]uint64
 }
@@ -116,7 +117,7 @@ func extend(shapes *shapes, vars map[string]*cel.Type) *cel.Env {
 
 func newWorld(c *workflows.Catalog, w *workflows.Workflow) *world {
 	sh := newShapes(baseEnv().CELTypeProvider())
-	out := &world{inputs: inputBounds(w), names: &names{shapes: sh, vars: map[string]*cel.Type{
+	out := &world{scopes: map[string]*scope{}, inputs: inputBounds(w), names: &names{shapes: sh, vars: map[string]*cel.Type{
 		"now": cel.TimestampType, "run": runType, "env": envType, "error": errorType, "event": cel.DynType,
 		"outcome": cel.StringType, "state": cel.StringType, "labels": labelsType,
 		"approvals": cel.ListType(decisionType), "rejections": cel.ListType(decisionType),
@@ -223,6 +224,14 @@ func bodyFields(c *workflows.Catalog, b *workflows.Body) map[string]*cel.Type {
 
 // at gives the scope of a position: the recorded time, some states, and names.
 func (w *world) at(position string, states []string, names ...string) *scope {
+	key := position + " " + strings.Join(names, " ") // positions that see states see all of them
+	if w.scopes[key] == nil {
+		w.scopes[key] = w.newScope(position, states, names...)
+	}
+	return w.scopes[key]
+}
+
+func (w *world) newScope(position string, states []string, names ...string) *scope {
 	known := map[string]bool{"now": true}
 	for _, name := range names {
 		known[name] = true
@@ -236,7 +245,7 @@ func (w *world) at(position string, states []string, names ...string) *scope {
 // invariant gives the scope of an invariant, which is proved before anything
 // runs: no time, no values.
 func (w *world) invariant() *scope {
-	sc := w.at("an invariant", nil, "labels", enteredName, approvedName, outcomeName)
+	sc := w.newScope("an invariant", nil, "labels", enteredName, approvedName, outcomeName)
 	delete(sc.known, "now")
 	return sc
 }
@@ -251,7 +260,7 @@ func (w *world) gate(s *workflows.State) *scope {
 			own = own && w.vars[b.Name] != nil && w.vars[b.Name].TypeName() == branchType(s, b)
 		}
 	}
-	sc := w.at("gate", nil, known...)
+	sc := w.newScope("gate", nil, known...)
 	if own {
 		return sc
 	}

@@ -204,7 +204,7 @@ func (u *unit) check(catalog *workflows.Catalog, checker *workflows.Checker) {
 		return
 	}
 	found := checker.Document(u.value)
-	if w, ok := u.value.(*workflows.Workflow); ok && workflows.TooLarge(w) {
+	if w, ok := u.value.(*workflows.Workflow); ok && workflows.TooLarge(w) || u.dec.cut {
 		u.dec.problems = append(u.dec.problems, u.place(found)...)
 		return
 	}
