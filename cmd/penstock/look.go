@@ -64,28 +64,34 @@ func workflowIn(c *workflows.Catalog, name, where string) (*workflows.Workflow, 
 
 // workflowFrom gives the workflow that an argument means, with the definitions
 // that it stands among: of a file or a folder, or by its name on the server.
-func (a *app) workflowFrom(ctx context.Context, arg, name string) (*workflows.Workflow, *workflows.Catalog, error) {
+func (a *app) workflowFrom(ctx context.Context, arg, name string) (*workflows.Workflow, *parse.Set, error) {
 	if isFile(arg) {
 		set, _, err := a.lookAtFiles(arg)
 		if err != nil {
 			return nil, nil, err
 		}
 		w, err := workflowIn(set.Catalog(), name, arg)
-		return w, set.Catalog(), err
+		return w, set, err
 	}
 	if name != "" && name != arg {
 		return nil, nil, usagef("--name is for a file that holds several workflows; %s is no file", arg)
 	}
-	var c *workflows.Catalog
-	err := a.with(ctx, func(s *session) (err error) {
-		c, err = s.catalog(ctx)
-		return err
+	var set *parse.Set
+	err := a.with(ctx, func(s *session) error {
+		docs, err := s.documents(ctx)
+		if err != nil {
+			return err
+		}
+		var problems []workflows.Problem
+		set, problems = parse.LookAt(docs)
+		a.tellProblems(problems)
+		return nil
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	w, err := workflowIn(c, arg, "what is in force")
-	return w, c, err
+	w, err := workflowIn(set.Catalog(), arg, "what is in force")
+	return w, set, err
 }
 
 // documents reads the definitions in force as they were written.
@@ -109,17 +115,6 @@ func (s *session) documents(ctx context.Context) (docs []parse.Document, err err
 func documentOf(d events.DefinitionText) parse.Document {
 	return parse.Document{Kind: d.Kind, Name: d.Name, Digest: d.Digest, Source: []byte(d.Text), Origin: workflows.Origin{
 		Digest: d.Digest, Source: d.Source, Commit: d.Commit, Author: d.Author, Pos: workflows.Pos{File: d.File, Line: max(d.Line, 1), Column: 1}}}
-}
-
-// catalog gives the definitions in force, to look at them.
-func (s *session) catalog(ctx context.Context) (*workflows.Catalog, error) {
-	docs, err := s.documents(ctx)
-	if err != nil {
-		return nil, err
-	}
-	set, problems := parse.LookAt(docs)
-	s.app.tellProblems(problems)
-	return set.Catalog(), nil
 }
 
 // pinned gives the workflow that a run was started with.

@@ -94,3 +94,14 @@ func TestFilesAreComparedWithWhatIsInForce(t *testing.T) {
 		t.Errorf("nothing is other than what stands: %+v", got)
 	}
 }
+
+func TestAWorkflowInForceIsShownWithWhereItCameFrom(t *testing.T) {
+	f := newFake(t)
+	f.inForce()
+	for name, args := range map[string][]string{
+		"show":          {"show", "checkout-release"},
+		"show-expanded": {"show", "checkout-release", "--expanded"},
+	} {
+		t.Run(name, func(t *testing.T) { golden(t, name, args, penstock(t, args...)) })
+	}
+}

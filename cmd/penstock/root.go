@@ -38,7 +38,7 @@ func (a *app) commands() map[string][]*cobra.Command {
 		"runs": {a.runCommand(), a.runsCommand(), a.getCommand(), a.watchCommand(), a.logsCommand(), a.artifactCommand(), a.whyCommand(),
 			a.approveCommand(), a.rejectCommand(), a.requestChangesCommand(), a.withdrawCommand(), a.delegateCommand(), a.escalateCommand(),
 			a.cancelCommand(), a.pauseCommand(), a.resumeCommand(), a.retryCommand()},
-		"definitions": {a.graphCommand(), a.diffCommand(),
+		"definitions": {a.showCommand(), a.graphCommand(), a.diffCommand(),
 			a.initCommand(), a.checkCommand(), a.testCommand(), a.evalCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand(), a.environmentsCommand()},
 		"events": {a.eventsCommand(), a.auditCommand()},
 		"server": {a.demoCommand(), a.serverCommand(), a.workerCommand(), a.superviseCommand(), a.statusCommand(), a.healthcheckCommand(), a.authCommand(), a.credentialCommand(), a.benchCommand(), a.versionCommand()},

@@ -129,6 +129,7 @@ func keysOf[T any](a, b map[string]T) []string {
 // unmeant are keys that mean nothing for what happens, or whose meaning is
 // compared whole however it is written.
 var unmeant = []string{"pos", "origin", "index", "message", "title", "description", "lock", "allow", "quorum",
+	"pool", "outputs", "retry", "steps", "waves", "failures",
 	"next", "onFail", "onReject", "onExpire", "onTimeout", "onInconclusive", "transitions"}
 
 // usual are values that mean the same as nothing.

@@ -1,9 +1,11 @@
 package compare
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/penstock-cd/penstock/workflows"
 )
@@ -37,6 +39,7 @@ func (d *differ) body(a, b *workflows.Body) {
 		return
 	}
 	d.activity(&a.Activity, &b.Activity)
+	d.outputs(a.Doing(), b.Doing())
 	switch {
 	case a.Deploy != nil:
 		d.deploy(a.Deploy, b.Deploy)
@@ -53,17 +56,38 @@ func (d *differ) activity(a, b *workflows.Activity) {
 	d.set(a.Secrets, b.Secrets,
 		func(s string) { d.weaker("is given the secret %s", s) },
 		func(s string) { d.add("is no longer given the secret %s", s) })
-	d.field("pool", a.Pool, b.Pool, plainly)
-	for _, k := range keysOf(a.Outputs, b.Outputs) {
-		d.field("output "+k, a.Outputs[k], b.Outputs[k], plainly)
-	}
+	d.field("pool", cmp.Or(a.Pool, "default"), cmp.Or(b.Pool, "default"), plainly)
 	span(d, "startTimeout", a.StartTimeout, b.StartTimeout, true, false, false)
 	span(d, "timeout", a.Timeout, b.Timeout, true, false, false)
 	d.retry(a.Retry, b.Retry)
 	d.undo(a.Undo, b.Undo)
 }
 
+// outputs compares what counts of a task's results: what is listed, or else
+// all that its kind gives. Where neither lists any the kind says it.
+func (d *differ) outputs(a, b *workflows.Activity) {
+	if a.Outputs == nil && b.Outputs == nil {
+		return
+	}
+	x, y := d.before.OutputsOf(a), d.after.OutputsOf(b)
+	for _, k := range keysOf(x, y) {
+		d.field("output "+k, x[k], y[k], plainly)
+	}
+}
+
+// tries gives a retry with its defaults; nil where nothing is tried again.
+func tries(r *workflows.Retry) *workflows.Retry {
+	if r == nil || r.Attempts < 2 {
+		return nil
+	}
+	full := *r
+	full.Backoff = cmp.Or(full.Backoff, workflows.Duration(2*time.Second))
+	full.Max = cmp.Or(full.Max, workflows.Duration(5*time.Minute))
+	return &full
+}
+
 func (d *differ) retry(a, b *workflows.Retry) {
+	a, b = tries(a), tries(b)
 	switch {
 	case a == nil && b == nil:
 	case a == nil:
@@ -170,6 +194,9 @@ func overWords(f *workflows.ForEach) string {
 
 func waves(w []any) string {
 	var parts []string
+	if len(w) == 1 && w[0] == "rest" {
+		return "" // one wave, as without any
+	}
 	for _, v := range w {
 		parts = append(parts, fmt.Sprint(v))
 	}
@@ -190,8 +217,8 @@ func (d *differ) deploy(a, b *workflows.Deploy) {
 	d.field("artifact", a.Artifact, b.Artifact, plainly)
 	d.datas("with", a.With, b.With)
 	d.field("goes on with", a.Resume, b.Resume, plainly)
-	if x, y := steps(a.Steps), steps(b.Steps); x != y {
-		d.field("steps", x, y, effect{removed: true, changed: lessCareful(a.Steps, b.Steps)})
+	if x, y := a.Expanded(), b.Expanded(); steps(x) != steps(y) {
+		d.field("steps", steps(x), steps(y), effect{removed: true, changed: lessCareful(x, y)})
 	}
 	key := func(m *workflows.Metric) string { return m.Name }
 	matched(a.Analysis, b.Analysis, key, d.metric,

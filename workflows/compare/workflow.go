@@ -141,7 +141,10 @@ func (d *differ) concurrency(a, b *workflows.Concurrency) {
 func (d *differ) finally(a, b []*workflows.Finally) {
 	key := func(f *workflows.Finally) string { return f.Task }
 	matched(a, b, key, func(x, y *workflows.Finally) {
-		d.at("finally "+x.Task, func() { d.activity(&x.Activity, &y.Activity) })
+		d.at("finally "+x.Task, func() {
+			d.activity(&x.Activity, &y.Activity)
+			d.outputs(&x.Activity, &y.Activity)
+		})
 	}, func(f *workflows.Finally) { d.add("at the end %s is done, too", f.Task) },
 		func(f *workflows.Finally) { d.add("at the end %s is no longer done", f.Task) })
 }
@@ -203,14 +206,9 @@ func (d *differ) arms(a, b *workflows.State) {
 	type move struct{ from, to string }
 	var order []move
 	moved := map[move][]string{}
-	outcomes := slices.Clone(a.Outcomes())
-	for _, o := range b.Outcomes() {
-		if !slices.Contains(outcomes, o) {
-			outcomes = append(outcomes, o)
-		}
-	}
-	for _, o := range outcomes {
-		if !slices.Contains(a.Outcomes(), o) || !slices.Contains(b.Outcomes(), o) || cancels(o) && a.Kind() != "workflow" {
+	also := d.after.Outcomes(b)
+	for _, o := range d.before.Outcomes(a) {
+		if !slices.Contains(also, o) || cancels(o) && a.Kind() != "workflow" {
 			continue
 		}
 		m := move{leads(a, o), leads(b, o)}
@@ -255,24 +253,14 @@ func leads(s *workflows.State, outcome string) string {
 		if arm.When == nil {
 			return strings.Join(append(parts, "to "+arm.To), ", else ")
 		}
-		switch only := exactly(text(arm.When)); only {
-		case "":
+		switch only := arm.OutcomesOf(); {
+		case only == nil:
 			parts = append(parts, "to "+arm.To+" when "+text(arm.When))
-		case outcome:
+		case slices.Contains(only, outcome):
 			return strings.Join(append(parts, "to "+arm.To), ", else ")
 		}
 	}
 	return strings.Join(append(parts, "nowhere: the run ends"), ", else ")
-}
-
-// exactly gives the outcome that a condition is for, or "" when it says more.
-func exactly(source string) string {
-	rest, ok := strings.CutPrefix(strings.ReplaceAll(source, " ", ""), "outcome==")
-	word := strings.Trim(rest, `"'`)
-	if !ok || strings.ContainsAny(word, `"'&|()?`) {
-		return ""
-	}
-	return word
 }
 
 // unguarded tells of states that touch an environment and can now be reached
@@ -285,7 +273,7 @@ func (d *differ) unguarded(a, b *workflows.Workflow) {
 		}
 		var open []string
 		for _, s := range b.Ordered() {
-			if a.Spec.States[s.Name] != nil && touches(s) && guards(a, g.Name, s.Name) && !guards(b, g.Name, s.Name) {
+			if a.Spec.States[s.Name] != nil && touches(s) && guards(d.before, a, g.Name, s.Name) && !guards(d.after, b, g.Name, s.Name) {
 				open = append(open, s.Name)
 			}
 		}
@@ -305,7 +293,7 @@ func touches(s *workflows.State) bool {
 }
 
 // guards reports whether no run reaches the state unless the guard has succeeded.
-func guards(w *workflows.Workflow, guard, state string) bool {
+func guards(c *workflows.Catalog, w *workflows.Workflow, guard, state string) bool {
 	reached := map[string]bool{w.Spec.Initial: true}
 	for queue := []string{w.Spec.Initial}; len(queue) > 0; queue = queue[1:] {
 		s := w.Spec.States[queue[0]]
@@ -318,15 +306,15 @@ func guards(w *workflows.Workflow, guard, state string) bool {
 				queue = append(queue, to)
 			}
 		}
-		for _, o := range s.Outcomes() {
+		for _, o := range c.Outcomes(s) {
 			if s.Name == guard && o == "succeeded" {
 				continue
 			}
 			for _, arm := range s.Arms() {
-				only := exactly(text(arm.When))
-				if arm.Takes(o) && (only == "" || only == o) {
+				only := arm.OutcomesOf()
+				if arm.Takes(o) && (only == nil || slices.Contains(only, o)) {
 					visit(arm.To)
-					if arm.When == nil || only == o {
+					if arm.When == nil || only != nil {
 						break
 					}
 				}

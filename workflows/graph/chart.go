@@ -8,7 +8,6 @@
 package graph
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -153,7 +152,7 @@ func (c *chart) arms(from int, s *workflows.State, index map[string]int) {
 			m = onward
 		}
 		add(arm.To, word, m)
-		if arm.When == nil || exactly(arm.When.Source) != "" {
+		if arm.When == nil || arm.OutcomesOf() != nil {
 			open = slices.DeleteFunc(slices.Clone(open), func(o string) bool { return slices.Contains(takes, o) })
 		}
 	}
@@ -173,16 +172,6 @@ func (c *chart) arms(from int, s *workflows.State, index map[string]int) {
 	}
 }
 
-var oneOutcome = regexp.MustCompile(`^outcome\s*==\s*["']([A-Za-z]+)["']$`)
-
-// exactly gives the outcome that a condition is for, or "" when it says more.
-func exactly(source string) string {
-	if m := oneOutcome.FindStringSubmatch(strings.TrimSpace(source)); m != nil {
-		return m[1]
-	}
-	return ""
-}
-
 // armWords says when an arm is taken, and which of the open outcomes it takes.
 func armWords(s *workflows.State, arm *workflows.Transition, open []string) (words string, takes []string) {
 	for _, o := range open {
@@ -191,8 +180,12 @@ func armWords(s *workflows.State, arm *workflows.Transition, open []string) (wor
 		}
 	}
 	if arm.When != nil {
-		if o := exactly(arm.When.Source); o != "" {
-			return spoken(o), []string{o}
+		if only := arm.OutcomesOf(); only != nil {
+			words := make([]string, len(only))
+			for i, o := range only {
+				words[i] = spoken(o)
+			}
+			return strings.Join(words, ", "), only
 		}
 		return strings.Join(strings.Fields(arm.When.Source), " "), takes
 	}

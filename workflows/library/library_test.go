@@ -14,6 +14,7 @@ import (
 
 	"github.com/penstock-cd/penstock/engine/scenario"
 	"github.com/penstock-cd/penstock/workflows"
+	"github.com/penstock-cd/penstock/workflows/compare"
 	"github.com/penstock-cd/penstock/workflows/graph"
 	"github.com/penstock-cd/penstock/workflows/library"
 	"github.com/penstock-cd/penstock/workflows/parse"
@@ -68,6 +69,52 @@ func TestStartersAreSoundAndTheirScenariosComeThroughAllOfThem(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWrittenOutTheyMeanTheSame holds that what show --expanded prints reads
+// back without a problem and means what the file means.
+func TestWrittenOutTheyMeanTheSame(t *testing.T) {
+	for _, s := range library.List() {
+		t.Run(s.Name, func(t *testing.T) {
+			files, catalog := read(t, s)
+			var sources []parse.File
+			for _, f := range files {
+				sources = append(sources, parse.File{Name: f.Name, Content: f.Content})
+			}
+			set, _ := parse.Files(sources)
+			for i, d := range set.Documents {
+				if d.Kind != workflows.KindWorkflow {
+					continue
+				}
+				text, err := parse.Annotate(d, workflows.Expand(catalog, catalog.Workflows[d.Name]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				over, problems := parse.Over(set.Documents, []parse.File{{Name: "expanded.yaml", Content: text}})
+				if len(problems) > 0 {
+					t.Errorf("%s\n%s", parse.Text(problems), text)
+				}
+				for _, c := range compare.Catalogs(catalog, over.Catalog()) {
+					t.Errorf("document %d: %s", i, c)
+				}
+				again, err := parse.Annotate(documentOf(t, over, d.Name), workflows.Expand(over.Catalog(), over.Catalog().Workflows[d.Name]))
+				if err != nil || strings.Count(string(again), "transitions:") != strings.Count(string(text), "transitions:") {
+					t.Errorf("written out twice it is something else: %v\n%s", err, again)
+				}
+			}
+		})
+	}
+}
+
+func documentOf(t *testing.T, set *parse.Set, name string) parse.Document {
+	t.Helper()
+	for _, d := range set.Documents {
+		if d.Kind == workflows.KindWorkflow && d.Name == name {
+			return d
+		}
+	}
+	t.Fatalf("there is no workflow %s", name)
+	return parse.Document{}
 }
 
 func TestEveryFolderIsListedAndEveryFileSaysWhatItIs(t *testing.T) {
