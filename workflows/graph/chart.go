@@ -8,6 +8,7 @@
 package graph
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -141,7 +142,7 @@ func (c *chart) arms(from int, s *workflows.State, index map[string]int) {
 		w.words = append(w.words, word)
 		w.mood = min(w.mood, m)
 	}
-	open := s.Outcomes()
+	open, asked := s.Outcomes(), false
 	for _, arm := range s.Arms() {
 		word, takes := armWords(s, arm, open)
 		if arm.When == nil && len(takes) == 0 {
@@ -151,6 +152,10 @@ func (c *chart) arms(from int, s *workflows.State, index map[string]int) {
 		if slices.Contains(takes, events.Succeeded) {
 			m = onward
 		}
+		if arm.When == nil && arm.Key == "" && asked { // what the conditions before it have left over
+			word, m = "otherwise", aside
+		}
+		asked = asked || arm.When != nil
 		add(arm.To, word, m)
 		if arm.When == nil || arm.OutcomesOf() != nil {
 			open = slices.DeleteFunc(slices.Clone(open), func(o string) bool { return slices.Contains(takes, o) })
@@ -172,6 +177,9 @@ func (c *chart) arms(from int, s *workflows.State, index map[string]int) {
 	}
 }
 
+// theOutcome is how a condition asks for an outcome; a label needs only its name.
+var theOutcome = regexp.MustCompile(`\boutcome == ["']([A-Za-z]+)["']`)
+
 // armWords says when an arm is taken, and which of the open outcomes it takes.
 func armWords(s *workflows.State, arm *workflows.Transition, open []string) (words string, takes []string) {
 	for _, o := range open {
@@ -187,7 +195,7 @@ func armWords(s *workflows.State, arm *workflows.Transition, open []string) (wor
 			}
 			return strings.Join(words, ", "), only
 		}
-		return strings.Join(strings.Fields(arm.When.Source), " "), takes
+		return theOutcome.ReplaceAllString(strings.Join(strings.Fields(arm.When.Source), " "), "$1"), takes
 	}
 	switch {
 	case len(arm.Outcomes) == 1:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 )
 
 // The layout stands on ranks: a state is one below the lowest of the states
@@ -328,7 +329,7 @@ func textWidth(s string, char float64) float64 {
 		switch {
 		case r == 'i' || r == 'l' || r == '.' || r == ',' || r == '\'' || r == '|' || r == ':' || r == ' ':
 			w += 0.62 * char
-		case r == 'm' || r == 'w' || r == 'M' || r == 'W' || r == '→' || r == '%' || r == '×' || r >= 'A' && r <= 'Z':
+		case strings.ContainsRune("mw&=<>@+", r) || r == 'M' || r == 'W' || r == '→' || r == '%' || r == '×' || r >= 'A' && r <= 'Z':
 			w += 1.3 * char
 		case r > 0x2E80: // wide scripts
 			w += 2 * char
