@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	_ "time/tzdata" // time zones are the same wherever the engine runs
+	_ "time/tzdata" // an image without zone data knows the zones all the same
 
 	"github.com/adhocore/gronx"
 

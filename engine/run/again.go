@@ -2,6 +2,7 @@ package run
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/penstock-cd/penstock/events"
@@ -56,8 +57,12 @@ func (x *step) cannotRetry(from string) string {
 	if missing := x.missingFor(from); len(missing) > 0 {
 		return fmt.Sprintf("%s needs the outputs of %s, which this run does not have; begin at an earlier state", from, joinWords(missing))
 	}
-	if name := x.unapprovedBefore(from); name != "" {
-		return fmt.Sprintf("every way to %s leads through the approval %s, which was not given for what stands now; begin there", from, name)
+	switch names := x.unapprovedBefore(from); len(names) {
+	case 0:
+	case 1:
+		return fmt.Sprintf("every way to %s leads through the approval %s, which was not given for what stands now; begin there", from, names[0])
+	default:
+		return fmt.Sprintf("every way to %s leads through one of the approvals %s, of which none was given for what stands now; begin before them", from, joinWords(names))
 	}
 	if err := x.forbidden(from, ""); err != nil {
 		return err.Error()
@@ -65,18 +70,29 @@ func (x *step) cannotRetry(from string) string {
 	return ""
 }
 
-// unapprovedBefore is an approval that every way to a state leads through and
-// that nobody has given, or "": who may retry must not get past it.
-func (x *step) unapprovedBefore(name string) string {
+// unapprovedBefore are approvals that nobody has given and one of which every
+// way to a state leads through, or none: who may retry must not get past them.
+func (x *step) unapprovedBefore(name string) []string {
+	missing := map[string]bool{}
 	for _, st := range x.d.Workflow.Ordered() {
-		if st.Approval == nil || st.Name == name || !dominates(x.d.Workflow, st.Name, name) {
-			continue
-		}
-		if !slices.ContainsFunc(x.s.Given, func(a *Approval) bool { return a.State == st.Name && !a.Implicit && x.stands(a) }) {
-			return st.Name
+		given := slices.ContainsFunc(x.s.Given, func(a *Approval) bool { return a.State == st.Name && !a.Implicit && x.stands(a) })
+		if st.Approval != nil && st.Name != name && !given {
+			missing[st.Name] = true
 		}
 	}
-	return ""
+	w, starts := x.d.Workflow, beginnings(x.d.Workflow)
+	if len(missing) == 0 || reaches(w, starts, name, missing) {
+		return nil
+	}
+	var first []string // of those that lead there, each that is come to before any other
+	for _, approval := range sortedKeys(missing) {
+		others := maps.Clone(missing)
+		delete(others, approval)
+		if reaches(w, starts, approval, others) && reaches(w, []string{approval}, name, nil) {
+			first = append(first, approval)
+		}
+	}
+	return first
 }
 
 // stands reports whether an approval is for what there is now.
@@ -123,11 +139,17 @@ func (x *step) missingFor(name string) []string {
 
 // dominates reports whether every way to a state leads through another one.
 func dominates(w *workflows.Workflow, through, to string) bool {
-	if w.Spec.Initial == through {
-		return true
-	}
-	seen := map[string]bool{through: true}
-	next := []string{w.Spec.Initial, w.Spec.OnCancel}
+	return !reaches(w, beginnings(w), to, map[string]bool{through: true})
+}
+
+// beginnings are the states at which a run may begin to walk.
+func beginnings(w *workflows.Workflow) []string { return []string{w.Spec.Initial, w.Spec.OnCancel} }
+
+// reaches reports whether a way leads from one of some states to another one
+// that is not through others.
+func reaches(w *workflows.Workflow, from []string, to string, not map[string]bool) bool {
+	seen, next := map[string]bool{}, slices.Clone(from)
+	maps.Copy(seen, not)
 	for len(next) > 0 {
 		name := next[0]
 		next = next[1:]
@@ -136,7 +158,7 @@ func dominates(w *workflows.Workflow, through, to string) bool {
 			continue
 		}
 		if name == to {
-			return false
+			return true
 		}
 		seen[name] = true
 		for _, arm := range st.Arms() {
@@ -146,7 +168,7 @@ func dominates(w *workflows.Workflow, through, to string) bool {
 			next = append(next, arm.To)
 		}
 	}
-	return true
+	return false
 }
 
 // reads lists the names that the expressions of a state read.

@@ -307,9 +307,9 @@ func (x *step) content(a *Approval) (digest string, bound map[string]string) {
 		}
 	}
 	for _, env := range a.Envs {
-		artifact := x.artifactFor(env)
-		artifacts[env] = artifact
-		bound["what goes to "+env] = cmp.Or(shortText(artifact), "nothing yet")
+		goes := x.artifactsFor(env)
+		artifacts[env] = workflows.Normal(goes)
+		bound["what goes to "+env] = artifactsText(goes)
 	}
 	return digestOf(record.Values{"run": x.s.ID, "definition": x.s.Def, "state": a.State, "visit": int64(a.Visit), "binds": binds, "artifacts": artifacts}), bound
 }

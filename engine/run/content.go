@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,49 +13,72 @@ import (
 	"github.com/penstock-cd/penstock/workflows"
 )
 
-// artifactFor is the digest of what this run would deploy to an environment,
-// as far as it is known; "" before it is built. In a state that deploys there
-// it is what that state deploys, else what the first one in the file does: an
-// approval that showed one artifact does not let another one in.
-func (x *step) artifactFor(env string) string {
+// artifactsFor are the digests of what this run would deploy to an
+// environment, sorted; one that is not known is "", and before anything is
+// known there is none. In a state that deploys there it is what that state
+// deploys, else what the first one in the file does: an approval that showed
+// one artifact does not let another one in.
+func (x *step) artifactsFor(env string) []string {
 	if st := x.state(); st != nil {
-		if artifact, deploys := x.artifactIn(st, env); deploys {
-			return artifact
+		if artifacts := x.artifactsIn(st, env); len(artifacts) > 0 {
+			return artifacts
 		}
 	}
 	for _, st := range x.d.Workflow.Ordered() {
-		if artifact, deploys := x.artifactIn(st, env); deploys && artifact != "" {
-			return artifact
+		if artifacts := x.artifactsIn(st, env); len(artifacts) > 0 && artifacts[0] != "" {
+			return artifacts
 		}
 	}
-	return ""
+	return nil
 }
 
-// artifactIn is what a state deploys to an environment, and whether it does.
-func (x *step) artifactIn(st *workflows.State, env string) (artifact string, deploys bool) {
-	bodies := []*workflows.Body{&st.Body}
-	for _, b := range st.Branches() {
-		bodies = append(bodies, &b.Body)
-	}
-	as := ""
-	if e := st.ForEach; e != nil && (e.Environments == nil || slices.Contains(x.d.Now.Selected(e.Environments), env)) {
-		bodies, as = append(bodies, st.ForEach.Do), st.ForEach.As
-	}
-	for _, b := range bodies {
-		if b == nil || b.Deploy == nil || b.Deploy.Artifact == nil || workflows.MemberName(b.Deploy.Environment, as, env) != env {
-			continue
+// artifactsIn is what a state deploys to an environment, by all its branches
+// or members.
+func (x *step) artifactsIn(st *workflows.State, env string) []string {
+	var artifacts []string
+	see := func(b *workflows.Body, as, member string) {
+		if b == nil || b.Deploy == nil || b.Deploy.Artifact == nil || workflows.MemberName(b.Deploy.Environment, as, member) != env {
+			return
 		}
 		extra := map[string]any{"env": x.envScope(env)}
 		if as != "" {
-			extra[as] = env
+			extra[as] = member
 		}
-		v, err := x.data("artifact", b.Deploy.Artifact, extra)
-		if err != nil {
-			return "", true
+		text := ""
+		if v, err := x.data("artifact", b.Deploy.Artifact, extra); err == nil {
+			text = strings.TrimSpace(record.Text(v))
 		}
-		return strings.TrimSpace(record.Text(v)), true
+		artifacts = append(artifacts, text)
 	}
-	return "", false
+	see(&st.Body, "", "")
+	for _, b := range st.Branches() {
+		see(&b.Body, "", "")
+	}
+	if f := st.ForEach; f != nil && f.Do != nil && f.Do.Deploy != nil {
+		for _, member := range x.membersOf(st) {
+			see(f.Do, f.As, member)
+		}
+	}
+	slices.Sort(artifacts)
+	return slices.Compact(artifacts)
+}
+
+// membersOf are the members of a forEach state, as far as they are known.
+func (x *step) membersOf(st *workflows.State) []string {
+	f := st.ForEach
+	if x.s.Each != nil && x.s.At == st.Name {
+		return x.s.Each.Members
+	}
+	if f.In == nil {
+		return x.d.Now.Selected(f.Environments)
+	}
+	defer func(mute bool) { x.mute = mute }(x.mute)
+	x.mute = true
+	members, err := x.members(f.In)
+	if err != nil {
+		return nil
+	}
+	return members
 }
 
 // shortText is a value as a line shows it: digests and long texts are cut.
@@ -67,6 +91,24 @@ func shortText(s string) string {
 	}
 	return s
 }
+
+// artifactsText is what goes to an environment as a line shows it.
+func artifactsText(artifacts []string) string {
+	if len(artifacts) == 0 {
+		return "nothing yet"
+	}
+	var short []string
+	for _, a := range artifacts[:min(len(artifacts), maxShown)] {
+		short = append(short, cmp.Or(shortText(a), "something that is not known yet"))
+	}
+	if more := len(artifacts) - maxShown; more > 0 {
+		short = append(short, fmt.Sprintf("%d more", more))
+	}
+	return joinWords(short)
+}
+
+// maxShown is how many artifacts a line shows.
+const maxShown = 5
 
 // chain is a path of names: "build.digest".
 func chain(path string) []string { return strings.Split(path, ".") }

@@ -153,42 +153,51 @@ func (x *step) environmentState(e *record.EnvState) {
 	}
 }
 
-// promoted reports whether what would be deployed to an environment has
-// succeeded in the one that it is promoted from, which is asked where this
-// run's own record does not say so.
+// promoted reports whether all that would be deployed to an environment has
+// succeeded in the one that it is promoted from.
 func (x *step) promoted(env string) bool {
 	e := x.d.Now.Environments[env]
 	if e == nil || e.Spec.PromotesFrom == "" {
 		return true
 	}
-	from := e.Spec.PromotesFrom
-	artifact := x.artifactFor(env)
-	if artifact == "" {
+	artifacts := x.artifactsFor(env)
+	all := len(artifacts) > 0
+	for _, artifact := range artifacts {
+		all = x.succeededIn(e.Spec.PromotesFrom, artifact) && all // all are asked for at once
+	}
+	return all
+}
+
+// succeededIn reports whether an artifact has succeeded in an environment,
+// which is asked where this run's own record does not say so.
+func (x *step) succeededIn(env, artifact string) bool {
+	key := proofKey(env, artifact)
+	switch p := x.s.Proofs[key]; {
+	case artifact == "":
 		return false
-	}
-	key := proofKey(from, artifact)
-	if p := x.s.Proofs[key]; p != nil {
+	case p != nil:
 		return p.Proven
-	}
-	if x.mute {
+	case x.mute:
 		return false
 	}
 	if x.s.Proofs == nil {
 		x.s.Proofs = map[string]*record.Proof{}
 	}
-	p := record.Proof{Run: x.s.ID, Environment: from, Artifact: artifact}
+	p := record.Proof{Run: x.s.ID, Environment: env, Artifact: artifact}
 	x.s.Proofs[key] = &p
-	x.send(record.Environment, from, record.Input{Kind: record.InEnvProve, Proof: &p})
+	x.send(record.Environment, env, record.Input{Kind: record.InEnvProve, Proof: &p})
 	return false
 }
 
 // notPromoted says why promoted is false.
 func (x *step) notPromoted(env string) string {
-	from, artifact := x.d.Now.Environments[env].Spec.PromotesFrom, x.artifactFor(env)
-	if artifact == "" {
-		return fmt.Sprintf("only what succeeded in %s is promoted to it, and it is not known what would be deployed", from)
+	from := x.d.Now.Environments[env].Spec.PromotesFrom
+	for _, artifact := range x.artifactsFor(env) {
+		if artifact != "" && !x.succeededIn(from, artifact) {
+			return fmt.Sprintf("only what succeeded in %s is promoted to it, and %s has not", from, shortText(artifact))
+		}
 	}
-	return fmt.Sprintf("only what succeeded in %s is promoted to it, and %s has not", from, shortText(artifact))
+	return fmt.Sprintf("only what succeeded in %s is promoted to it, and it is not known what would be deployed", from)
 }
 
 func proofKey(env, artifact string) string { return env + "/" + artifact }

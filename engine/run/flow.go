@@ -225,6 +225,7 @@ func (x *step) whyStopped() string {
 }
 
 func (x *step) left(outcome string, err *events.TaskError, to string) {
+	x.closeApproval(events.Cancelled, "nothing waits for it any more")
 	x.s.Path[len(x.s.Path)-1].Out = x.now
 	h := events.Happening{State: x.s.At, Visit: x.s.Visit, Outcome: outcome, To: to, Error: err}
 	if v, ok := x.s.Values[x.s.At].(map[string]any); ok {

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
@@ -50,7 +51,7 @@ func (x *step) everything(environment string) map[string]any {
 	}
 	if environment != "" {
 		extra["env"] = x.envScope(environment)
-		extra["artifact"] = map[string]any{"digest": x.artifactFor(environment)}
+		extra["artifact"] = map[string]any{"digest": strings.Join(x.artifactsFor(environment), " ")}
 	}
 	list := []any{}
 	for _, a := range x.s.Attested {

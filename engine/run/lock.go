@@ -39,6 +39,10 @@ func (x *step) implicitApproval() {
 		x.approachAll()
 		return
 	}
+	if !x.stillWanted(a) {
+		x.approachAll()
+		return
+	}
 	outcome, err, over := x.approvalOutcome()
 	if !over {
 		x.approachAll()
@@ -55,6 +59,18 @@ func (x *step) implicitApproval() {
 		}
 	}
 	x.approachAll()
+}
+
+// stillWanted drops from what people are asked the environments that nothing
+// wants to enter any more; false when none is left.
+func (x *step) stillWanted(a *Approval) bool {
+	a.Envs = slices.DeleteFunc(slices.Clone(a.Envs), func(env string) bool {
+		return !slices.ContainsFunc(x.s.Tasks, func(t *Task) bool { return t.Env == env && t.Status == taskLocked })
+	})
+	if len(a.Envs) == 0 {
+		x.closeApproval(events.Cancelled, "nothing waits for it any more")
+	}
+	return x.s.Open != nil
 }
 
 func (x *step) noEnvironment(t *Task) {

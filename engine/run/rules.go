@@ -45,11 +45,11 @@ func (x *step) environmentRules(envs []string) []envRule {
 	return rules
 }
 
-// ruleScope is what an environment's rules see beside the run.
-func (x *step) ruleScope(env string, said []Decision) map[string]any {
+// ruleScope is what an environment's rules see of one artifact beside the run.
+func (x *step) ruleScope(env, artifact string, said []Decision) map[string]any {
 	scope := x.people(said)
 	scope["env"] = x.envScope(env)
-	scope["artifact"] = map[string]any{"digest": x.artifactFor(env)}
+	scope["artifact"] = map[string]any{"digest": artifact}
 	attested := []any{}
 	for _, a := range x.s.Attested {
 		attested = append(attested, workflows.Normal(a))
@@ -58,9 +58,31 @@ func (x *step) ruleScope(env string, said []Decision) map[string]any {
 	return scope
 }
 
+// judgedBy are the artifacts for which a rule must hold: every one that would
+// be deployed, where it reads them.
+func (x *step) judgedBy(r envRule) []string {
+	artifacts := x.artifactsFor(r.env)
+	if len(artifacts) == 0 {
+		return []string{""}
+	}
+	if !slices.ContainsFunc(r.Expression.Program.Refs(), func(ref []string) bool { return ref[0] == "artifact" }) {
+		return artifacts[:1]
+	}
+	return artifacts
+}
+
 // environmentRule evaluates one, and says what is missing when it does not hold.
 func (x *step) environmentRule(r envRule, said []Decision) (bool, string) {
-	scope := x.ruleScope(r.env, said)
+	for _, artifact := range x.judgedBy(r) {
+		if ok, missing := x.holdsFor(r, artifact, said); !ok {
+			return false, missing
+		}
+	}
+	return true, ""
+}
+
+func (x *step) holdsFor(r envRule, artifact string, said []Decision) (bool, string) {
+	scope := x.ruleScope(r.env, artifact, said)
 	ok, err := x.evalBool(r.of, r.path, r.Expression, scope)
 	if err != nil {
 		return false, fmt.Sprintf("%s, rule %q of %s cannot be evaluated: %v", r.env, r.Name, r.owner(), err)

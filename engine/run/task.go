@@ -378,21 +378,27 @@ func (x *step) outputs(t *Task, given map[string]any) (record.Values, error) {
 	return out, nil
 }
 
-// learn takes facts that only a worker can find out: who wrote the change.
+// learn takes facts that only a worker can find out: who wrote the change. Of
+// a run that builds several things the authors of all count.
 func (x *step) learn(facts map[string]any) {
 	x.attest(facts)
 	if s, ok := facts["subject"].(string); ok && x.s.Subject == "" {
 		x.s.Subject = s
 	}
 	list, ok := facts["authors"].([]any)
-	if !ok || x.s.AuthorsSet {
+	if !ok {
 		return
 	}
-	var authors []string
+	authors := slices.Clone(x.s.Authors)
 	for _, e := range list {
 		email, _ := e.(string)
-		who := x.d.Now.UserByIdentity("git:" + email)
-		authors = append(authors, cmp.Or(who, "git:"+email))
+		who := cmp.Or(x.d.Now.UserByIdentity("git:"+email), "git:"+email)
+		if !slices.Contains(authors, who) {
+			authors = append(authors, who)
+		}
+	}
+	if x.s.AuthorsSet && len(authors) == len(x.s.Authors) {
+		return
 	}
 	x.s.Authors, x.s.AuthorsSet = authors, true
 	x.emit(events.RunAuthors, events.Happening{Authors: authors})

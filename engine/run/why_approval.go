@@ -82,12 +82,17 @@ func (x *step) explainEnvironment(env string, said []Decision, which func(envRul
 		if !which(er) {
 			continue
 		}
-		scope := x.ruleScope(env, said)
-		r := x.explain(er.Name, er.of, er.Expression, scope, "approvals", "rejections")
-		if r.Value != true && r.Error == "" {
-			r.Missing = x.message(er.Message, scope, "")
+		for _, artifact := range x.judgedBy(er) {
+			scope := x.ruleScope(env, artifact, said)
+			r := x.explain(er.Name, er.of, er.Expression, scope, "approvals", "rejections")
+			if r.Value != true && r.Error == "" {
+				r.Missing = x.message(er.Message, scope, "")
+			}
+			rules = append(rules, r)
+			if r.Value != true {
+				break // as it is judged
+			}
 		}
-		rules = append(rules, r)
 	}
 	return rules
 }

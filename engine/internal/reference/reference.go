@@ -171,8 +171,9 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 	w := &work{t: t, st: st}
 	t.here = w
 	w.start()
+	stuck := false
 	for {
-		if outcome == "" && !w.doubt && (!t.paused || w.asks) { // people decide while the run is paused
+		if outcome == "" && (!w.doubt && !t.paused || w.asks) { // people decide while the run is paused or in doubt
 			if o, code, over := w.over(); over {
 				outcome, w.code = o, code
 				w.asks, w.due = false, 0
@@ -181,12 +182,12 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 		if outcome == "" {
 			w.held = w.doubt
 		}
-		if outcome != "" && !t.paused {
+		if outcome != "" && !t.paused && !w.doubt {
 			to, ok := t.arm(st, outcome, w.code)
 			if ok {
 				return outcome, to
 			}
-			w.held = true // until an event or a cancel comes
+			w.held, stuck = true, true // until an event or a cancel comes
 			t.left(outcome)
 		}
 		in := t.read()
@@ -197,7 +198,7 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 			if t.leave(w) {
 				return "cancelled", t.cancel(w)
 			}
-			if outcome == "" {
+			if !stuck {
 				outcome = "cancelled"
 			}
 			return outcome, arm
