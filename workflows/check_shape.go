@@ -47,7 +47,11 @@ func (k *check) shape(doc any) {
 		case "oneof":
 			words := strings.Fields(e.Param())
 			value := e.Value().(string)
-			k.value(path, "unknown-word", "one of "+strings.Join(words, ", "), "%s cannot be %s", name, value)
+			hint := "one of " + strings.Join(words, ", ")
+			if near := Nearest(value, words); near != "" {
+				hint = "did you mean " + near + "?"
+			}
+			k.value(path, "unknown-word", hint, "%s cannot be %s", name, value)
 		case "min":
 			if e.Kind() == reflect.Map || e.Kind() == reflect.Slice {
 				k.fault(path, "too-few", "", "%s is empty, it needs %s or more", name, e.Param())

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,11 +36,20 @@ func Parent(path string) string {
 	return path[:max(strings.LastIndexByte(path, '.'), 0)]
 }
 
+// calledElsewhere are words of other tools for what has another name here.
+var calledElsewhere = map[string]string{"success": "succeeded", "ok": "succeeded", "failure": "failed", "error": "failed", "timeout": "timedOut",
+	"canceled": "cancelled", "unknown": "inconclusive", "onfailure": "onFail", "onerror": "onFail", "onsuccess": "next", "then": "next",
+	"if": "when", "condition": "when", "uses": "task", "retries": "retry", "approvers": "quorum", "env": "environment", "foreach": "forEach",
+	"matrix": "forEach", "sleep": "wait", "rollback": "compensate", "cleanup": "finally"}
+
 // Nearest gives the name that text was probably meant to be, or "" when none
 // is close.
 func Nearest(text string, names []string) string {
 	if len(text) > 64 {
 		return ""
+	}
+	if word := calledElsewhere[strings.ToLower(strings.ReplaceAll(text, "_", ""))]; slices.Contains(names, word) {
+		return word
 	}
 	best, least := "", 1+min(len(text)/3, 2) // at most a third of a short word may differ
 	for _, name := range names {

@@ -246,8 +246,15 @@ func (u *unit) follows(p workflows.Problem, problems []workflows.Problem) bool {
 		})
 	}
 	switch p.Code {
-	case "no-body", "dead-end":
+	case "no-body", "dead-end", "asks-nobody", "ends-early":
 		return unread(p.Path + ".")
+	case "never-expires":
+		return unread(p.Path + ".expires")
+	case "missing": // under the key that was meant, it is there
+		key, _, _ := strings.Cut(p.Message, " ")
+		return slices.ContainsFunc(u.dec.problems, func(q workflows.Problem) bool {
+			return q.Hint == "did you mean "+key+"?" && slices.Contains([]string{p.Path, workflows.Parent(p.Path)}, workflows.Parent(q.Path))
+		})
 	case "uncovered-outcome":
 		return unread("spec.states")
 	case "unreachable", "endless", "never-taken", "unbounded-loop", "not-assigned", "never-ran", "nothing-unfinished", "invariant-broken", "lock-order":
