@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -177,11 +176,4 @@ func (k *check) eventType(path, pattern string) {
 	if pattern == "*" {
 		k.value(path, "bad-pattern", "begin with what all of them begin with: com.acme.*", "this takes every event that there is")
 	}
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
