@@ -32,6 +32,9 @@ type proof struct {
 	taken   []bool            // which of them made a record
 	retries map[int]int64     // by attempt that failed: when the core tries again
 	seq     int
+
+	grants   int64
+	deployed map[string]*record.Deployment
 }
 
 // TestTheReferenceAgrees plays random histories of random definitions. After
@@ -58,7 +61,7 @@ func TestTheReferenceAgrees(t *testing.T) {
 }
 
 func newProof(t *rapid.T) *proof {
-	p := &proof{t: t, text: generate.Workflow(t), retries: map[int]int64{}}
+	p := &proof{t: t, text: generate.Workflow(t), retries: map[int]int64{}, deployed: map[string]*record.Deployment{}}
 	set, problems := parse.Files([]parse.File{{Name: "w.yaml", Content: []byte(p.text)}})
 	if parse.Failed(problems) {
 		t.Fatalf("a check refuses it:\n%s\n%s", parse.Text(problems), p.text)
@@ -69,6 +72,7 @@ func newProof(t *rapid.T) *proof {
 	if a := p.w.start("marta", nil).Answer; a.Status != events.StatusApplied {
 		t.Fatalf("start: %+v", a)
 	}
+	p.letIn()
 	p.agree()
 	return p
 }
@@ -97,7 +101,25 @@ func (p *proof) give(in record.Input, ref reference.Input) {
 	p.given = append(p.given, in)
 	p.inputs = append(p.inputs, ref)
 	p.taken = append(p.taken, p.w.do(in).Record)
+	p.letIn()
 	p.agree()
+}
+
+// letIn answers what the run has sent, and gives it every environment that it
+// asks for at once.
+func (p *proof) letIn() {
+	for len(p.w.state.Outbox) > 0 {
+		m := p.w.state.Outbox[0]
+		p.w.do(record.Input{ID: m.Input.ID + "/answer", Kind: record.InSendAnswer, By: "engine", Sent: &record.Sent{ID: m.Input.ID, Status: events.StatusApplied}})
+		switch {
+		case m.Input.Release != nil && m.Input.Release.Deployed != nil:
+			p.deployed[m.ID] = m.Input.Release.Deployed
+		case m.Input.Kind == record.InEnvRequest:
+			p.grants++
+			p.w.do(record.Input{ID: fmt.Sprint("grant", p.grants), Kind: record.InGranted, By: "environment:" + m.ID,
+				Granted: &record.Granted{Environment: m.ID, Grant: p.grants, Deployed: p.deployed[m.ID]}})
+		}
+	}
 }
 
 // agree compares what the core and the reference say.
@@ -120,6 +142,9 @@ func (p *proof) agree() {
 		if len(core.Waits) == 0 {
 			p.fail("the run is in %s and waits for nothing", s.At)
 		}
+	}
+	if n := len(p.inputs); n > 0 && p.inputs[n-1].Kind == "timer" && core.Next > 0 && core.Next <= p.w.clock {
+		p.fail("a timer has just come, and the run wants another one at once")
 	}
 	if d := cmp.Diff(told, core); d != "" {
 		p.fail("they differ (-reference +core):\n%s", d)
@@ -223,6 +248,12 @@ func (p *proof) finish() {
 	if in.Outcome == events.Succeeded {
 		in.Outputs = map[string]any{"n": int64(rapid.IntRange(0, 3).Draw(p.t, "n"))}
 		r.Outputs = in.Outputs
+		if task := p.w.published[i]; task.Kind == "deploy" {
+			r.Outputs = map[string]any{"url": "http://x", "artifact": task.With["artifact"], "previous": "", "instances": 1, "durationMs": 1}
+			if before := p.deployed[task.Environment.Name]; before != nil {
+				r.Outputs["previous"] = before.Artifact
+			}
+		}
 	} else {
 		in.Code, in.Retryable = rapid.SampledFrom([]string{"broken", "again"}).Draw(p.t, "code"), rapid.Bool().Draw(p.t, "retryable")
 		r.Error = &events.TaskError{Code: in.Code, Message: "it broke", Retryable: in.Retryable}
@@ -274,10 +305,12 @@ func (p *proof) again() {
 	in := p.given[i]
 	switch {
 	case in.Kind == record.InTimer: // it is what time it is
+	case p.w.clock-p.inputs[i].At > 600_000: // it may be forgotten by now
 	case in.Kind == record.InAttemptFinish, !p.taken[i]: // what was too early before may be wanted by now
 		p.give(in, p.inputs[i])
 	default:
 		p.w.do(in)
+		p.letIn()
 		p.agree()
 	}
 }

@@ -77,6 +77,9 @@ func (x *step) hear(ev *events.Event, cause events.Cause) {
 			heard.To = arm.To
 			x.emit(events.RunHeard, heard)
 			x.s.Leaving = &Leaving{To: arm.To, Cause: cause}
+			if o, n := x.s.Over, len(x.s.Path); o != nil && n > 0 { // it had come to its end, and was not left
+				x.s.Path[n-1].Outcome, x.s.Path[n-1].Error = o.Outcome, o.Error
+			}
 			x.stopWork()
 			return
 		}

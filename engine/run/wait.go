@@ -77,7 +77,7 @@ func (x *step) whySleep() (r events.WaitReason, ok bool) {
 	r = events.WaitReason{State: x.s.At, What: "timer", Until: timePtr(x.s.WakeAt)}
 	st := x.state()
 	switch {
-	case st == nil || x.lastOutcome() != "":
+	case st == nil || x.lastOutcome() != "" || x.s.Leaving != nil || x.cancelling():
 		return r, false
 	case st.Wait != nil && st.Wait.Event != "" && x.s.Over == nil:
 		r.What, r.Summary = "event", "waits for an event of type "+st.Wait.Event

@@ -46,6 +46,10 @@ kind: TaskKind
 metadata: {name: act}
 spec: {runs: once, inputs: {name: string?}, outputs: {n: int?, name: string?}}
 ---
+apiVersion: penstock/v1
+kind: Environment
+metadata: {name: e1}
+---
 `
 
 // Workflow gives a file with a workflow w.
@@ -96,7 +100,7 @@ func (g *generator) number(from, to int) int { return rapid.IntRange(from, to).D
 // state gives what stands below a state's name.
 func (g *generator) state(i int) string {
 	g.now = i
-	kinds := []string{"task", "task", "task", "parallel", "parallel", "forEach", "approval", "wait", "wait"}
+	kinds := []string{"task", "task", "task", "parallel", "parallel", "forEach", "approval", "wait", "wait", "deploy", "deploy"}
 	if len(g.undone) > 0 {
 		kinds = append(kinds, "compensate", "compensate")
 	}
@@ -114,6 +118,10 @@ func (g *generator) state(i int) string {
 		if undo {
 			defer func() { g.undone = append(g.undone, fmt.Sprint("s", i)) }()
 		}
+	case "deploy":
+		what = g.deploy(i)
+		outcomes = []string{"succeeded", "failed", "timedOut", "inconclusive"}
+		defer func() { g.undone = append(g.undone, fmt.Sprint("s", i)) }()
 	case "parallel":
 		what = g.parallel(i)
 		outcomes = []string{"succeeded", "failed", "timedOut"}
@@ -164,6 +172,19 @@ func (g *generator) task(undo bool) string {
 		keys = append(keys, "undo: {task: "+g.of("job", "act")+g.of("", ", timeout: 5m")+"}")
 	}
 	return strings.Join(keys, ", @")
+}
+
+// deploy gives a deployment, in steps or in one go. All are to one environment:
+// with more, a check finds that runs could wait for each other.
+func (g *generator) deploy(i int) string {
+	what := fmt.Sprintf("deploy: {environment: %s, artifact: v%d, strategy: %s}\n", "e1", i,
+		g.of("recreate", "canary", "canary, steps: [{weight: 10}, {weight: 100}]", "canary, steps: [{pause: 1m}, {weight: 50}, {weight: 100}]"))
+	for _, key := range []string{"startTimeout: 5m", "timeout: 10m", "retry: {attempts: 2, backoff: 10s}"} {
+		if g.chance(3) {
+			what += key + "\n"
+		}
+	}
+	return what
 }
 
 func (g *generator) inline(keys string) string { return strings.ReplaceAll(keys, ", @", ", ") }

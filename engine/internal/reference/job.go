@@ -18,7 +18,10 @@ const (
 	queued   = "queued"
 	running  = "running"
 	backoff  = "backoff"
-	parked   = "parked" // to be tried again when the run is resumed
+	parked   = "parked"  // to be published when the run is resumed
+	pausing  = "pausing" // a step of a deployment
+	between  = "between" // a deployment that is to begin its next step when the run is resumed
+	undoing  = "undoing" // a deployment that is being undone
 	stopping = "stopping"
 	done     = "done"
 )
@@ -37,6 +40,14 @@ type job struct {
 	code    string
 	ended   int64
 	undoes  *effect
+
+	// Of a deployment, also of one that undoes another one.
+	deploys bool
+	env     string
+	asked   int // how often somebody was asked what became of a lost attempt
+	steps   []*workflows.Step
+	at      int
+	verdict string // the outcome with which it ends when it is undone
 }
 
 func finally(i int) string { return fmt.Sprintf("finally.%d", i+1) }
@@ -50,6 +61,10 @@ func (w *work) begin(path string, a *workflows.Activity) *job {
 }
 
 func (w *work) publish(j *job) {
+	if w.t.paused && j.asked == 0 {
+		j.status, j.due = parked, 0
+		return
+	}
 	j.index = len(w.t.story.Tasks)
 	w.t.story.Tasks = append(w.t.story.Tasks, j.path)
 	j.status, j.worker, j.due = queued, "", 0
@@ -63,6 +78,11 @@ func (w *work) unpark() {
 	for _, j := range w.jobs {
 		if j.status == parked {
 			w.publish(j)
+		}
+	}
+	for _, j := range w.jobs {
+		if j.status == between {
+			w.step(j)
 		}
 	}
 }
@@ -87,6 +107,10 @@ func (w *work) report(j *job, in Input) {
 func (w *work) lose(j *job) {
 	in := Input{Outcome: "failed", Code: "worker_lost"}
 	switch {
+	case j.deploys && j.status == running && j.asked < 5: // somebody else may know what became of it
+		j.asked++
+		w.publish(j)
+		return
 	case j.once:
 		in.Outcome = "inconclusive"
 	case j.status == stopping:
@@ -97,19 +121,27 @@ func (w *work) lose(j *job) {
 
 // conclude ends an attempt: it is tried again, or the task has ended.
 func (w *work) conclude(j *job, in Input) {
+	told := j.status == stopping
+	if in.Outcome == "cancelled" && (j.asked > 0 || j.deploys && !told && !in.Undone) {
+		in.Outcome = "inconclusive" // in the middle of a deployment
+	}
 	w.noteEnd(j, in)
-	if j.status != stopping {
+	if !told {
 		if in.Outcome == "cancelled" { // a worker that stops by itself has cancelled nothing of ours
 			in.Outcome = "failed"
 		}
 		if (in.Outcome == "failed" || in.Outcome == "timedOut") && w.again(j, in) {
 			j.attempt++
+			j.asked = 0
 			j.status, j.due = backoff, w.t.backoff(j.index)
 			return
 		}
 	}
+	if len(j.steps) > 0 && w.stepEnded(j, in, told) {
+		return
+	}
 	w.end(j, in.Outcome, in.Code)
-	if in.Outcome == "succeeded" {
+	if in.Outcome == "succeeded" && !j.deploys {
 		w.keep(j, in.Outputs)
 	}
 }
@@ -141,8 +173,8 @@ func (w *work) end(j *job, outcome, code string) {
 	if outcome == "succeeded" {
 		j.code = ""
 	}
-	if j.undoes != nil && outcome == "succeeded" {
-		w.t.forget(j.undoes)
+	if j.undoes != nil {
+		w.undoEnded(j)
 	}
 }
 
@@ -150,7 +182,10 @@ func (w *work) end(j *job, outcome, code string) {
 func (w *work) dueNow(j *job) {
 	switch j.status {
 	case queued:
-		w.end(j, "timedOut", "not_taken")
+		w.drop(j, "timedOut", "not_taken")
+	case pausing:
+		j.at++
+		w.step(j)
 	case backoff:
 		if j.status, j.due = parked, 0; !w.t.paused {
 			w.publish(j)
@@ -174,23 +209,46 @@ func (w *work) stopJob(j *job) {
 		if j.undoes == nil {
 			j.status, j.due = stopping, w.t.now+patience
 		}
-	case queued, backoff, parked:
-		if j.undoes == nil {
-			w.end(j, "cancelled", "cancelled")
+	case queued, backoff, parked, pausing, between:
+		switch {
+		case j.undoes == nil:
+			w.drop(j, "cancelled", "cancelled")
+		case j.status == parked:
+			w.publish(j)
 		}
+	}
+}
+
+// drop ends a task whose present attempt nobody has.
+func (w *work) drop(j *job, outcome, code string) {
+	switch {
+	case j.asked > 0: // and so nobody will know
+		w.conclude(j, Input{Outcome: "inconclusive", Code: "worker_lost"})
+	case len(j.steps) > 0 && outcome != "cancelled" && w.stepEnded(j, Input{Outcome: outcome, Code: code}, false):
+	default:
+		w.end(j, outcome, code)
 	}
 }
 
 // noteBegun notes that something has begun which may have to be undone.
 func (w *work) noteBegun(j *job) {
-	if j.a.Undo != nil && j.undoes == nil && w.t.effectOf(w, j) == nil {
-		w.t.effects = append(w.t.effects, &effect{path: j.path, state: w.st.Name, visit: w.t.visits[w.st.Name], undo: j.a.Undo, start: j.a.StartTimeout})
+	if (j.a.Undo != nil || j.deploys) && j.undoes == nil && j.asked == 0 && w.t.effectOf(w, j) == nil {
+		w.t.effects = append(w.t.effects, &effect{path: j.path, state: w.st.Name, visit: w.t.visits[w.st.Name], undo: j.a.Undo, env: j.env,
+			start: j.a.StartTimeout, limit: j.a.Timeout})
 	}
 }
 
 // noteEnd notes that an attempt is known to have changed nothing.
 func (w *work) noteEnd(j *job, in Input) {
-	if e := w.t.effectOf(w, j); e != nil && in.Undone && in.Outcome != "succeeded" && j.undoes == nil {
+	e := w.t.effectOf(w, j)
+	nothing := in.Undone || j.deploys && in.Outcome == "failed"
+	switch {
+	case j.undoes != nil && j.deploys && in.Outcome != "succeeded" && !nothing:
+		j.undoes.done = false // nobody knows what is there now
+	case e == nil || j.undoes != nil:
+	case in.Outcome == "succeeded" && j.deploys:
+		w.noteWeight(j, e)
+	case in.Outcome != "succeeded" && nothing && e.weight == 0:
 		w.t.forget(e)
 	}
 }

@@ -6,8 +6,10 @@
 // It is written from the rules (docs/semantics.md, docs/language.md) and knows
 // nothing of package run, so that where both agree, neither is likely to be
 // wrong by accident. It covers tasks and their retries, joins, gates,
-// approvals, waits, events, forEach, transitions, cancel and compensation.
-// Environments, deployments, children and notifications are left out.
+// approvals, waits, events, forEach, transitions, pauses, cancel, compensation
+// and deployments in steps; a lock is taken to be granted as soon as it is
+// asked for. Rules of environments, analyses, children and notifications are
+// left out.
 package reference
 
 import (
@@ -95,6 +97,13 @@ type effect struct {
 	visit int
 	undo  *workflows.Undo
 	start workflows.Duration
+	limit workflows.Duration
+	// Of a deployment: where it is, how much of the traffic it has, whether it
+	// is complete, and whether its undo has failed.
+	env    string
+	weight int
+	done   bool
+	stuck  bool
 }
 
 // read gives the next input; there the telling ends when there is none.
@@ -171,23 +180,23 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 	w := &work{t: t, st: st}
 	t.here = w
 	w.start()
-	stuck := false
 	for {
-		if outcome == "" && (!w.doubt && !t.paused || w.asks) { // people decide while the run is paused or in doubt
+		if outcome == "" && (w.asks || !w.doubt && !t.paused) { // people decide in any case
 			if o, code, over := w.over(); over {
 				outcome, w.code = o, code
 				w.asks, w.due = false, 0
 			}
 		}
-		if outcome == "" {
+		if outcome == "" || w.doubt {
 			w.held = w.doubt
 		}
-		if outcome != "" && !t.paused && !w.doubt {
+		if outcome != "" && !w.doubt && !t.paused {
+			w.held, w.noWay = false, false
 			to, ok := t.arm(st, outcome, w.code)
 			if ok {
 				return outcome, to
 			}
-			w.held, stuck = true, true // until an event or a cancel comes
+			w.held, w.noWay = true, true // until an event or a cancel comes
 			t.left(outcome)
 		}
 		in := t.read()
@@ -198,7 +207,7 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 			if t.leave(w) {
 				return "cancelled", t.cancel(w)
 			}
-			if !stuck {
+			if outcome == "" {
 				outcome = "cancelled"
 			}
 			return outcome, arm
@@ -232,11 +241,15 @@ func (t *teller) cancel(w *work) string {
 	for !w.quiet() {
 		w.take(t.read()) // another cancel is refused now
 	}
-	t.stops = false
+	to := t.w.Spec.OnCancel
 	if t.cancels > 1 {
-		return ""
+		to = ""
 	}
-	return t.w.Spec.OnCancel
+	if to == "" {
+		w.undoUnfinished()
+	}
+	t.stops = false
+	return to
 }
 
 // arm finds where to go: by the first arm that fits; "" is nowhere. Where a
@@ -277,7 +290,7 @@ func (t *teller) eventArm(w *work, in Input, over bool) string {
 		}
 		holds, err := t.holds(a.When, map[string]any{"event": event(in)})
 		if err != nil {
-			w.doubt = doubt || !over
+			w.doubt = doubt || !w.noWay
 			return ""
 		}
 		if holds {
@@ -346,8 +359,12 @@ func (t *teller) waits() {
 			add("worker", j.path, j.due)
 		case running, stopping:
 			add("task", j.path, j.due)
-		case backoff:
+		case backoff, pausing:
 			add("timer", j.path, j.due)
+		case between:
+			add("held", j.path, 0)
+		case undoing:
+			add("undo", j.path, 0)
 		}
 	}
 	if w.held {
@@ -361,6 +378,13 @@ func (t *teller) waits() {
 		add("event", w.st.Name, w.due)
 	case w.due > 0:
 		add("timer", w.st.Name, w.due)
+	}
+	if len(t.story.Waits) > 0 {
+		for _, e := range t.effects {
+			if e.env != "" && !e.done && !w.worksOn(e) {
+				add("claim", e.path, 0)
+			}
+		}
 	}
 	slices.Sort(t.story.Waits)
 }

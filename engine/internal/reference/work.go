@@ -15,8 +15,9 @@ type work struct {
 	st      *workflows.State
 	jobs    []*job
 	code    string // of the error that it ended with
-	held    bool   // nobody knows where to go
-	doubt   bool   // or whether an event counts
+	held    bool   // it is not left
+	noWay   bool   // as a condition of an arm errs
+	doubt   bool   // or as it is not known whether an event counts
 	stopped bool   // nothing new begins
 
 	due     int64 // end of a sleep, of a wait or of an approval
@@ -66,6 +67,11 @@ func (w *work) start() {
 	case "wait":
 		w.startWait(st.Wait)
 	case "compensate":
+		for _, e := range w.t.effects {
+			e.stuck = false
+		}
+	case "deploy":
+		w.deploy()
 	}
 }
 
@@ -148,7 +154,7 @@ func (w *work) quiet() bool {
 // over tells whether the state is over, and how it ended.
 func (w *work) over() (outcome, code string, over bool) {
 	switch w.st.Kind() {
-	case "task":
+	case "task", "deploy":
 		j := w.jobs[0]
 		return j.outcome, j.code, j.status == done
 	case "parallel":
@@ -310,23 +316,10 @@ func (w *work) compensated() (string, string, bool) {
 		return "failed", "undo_failed", true
 	}
 	for _, e := range slices.Backward(w.t.effects) {
-		if slices.Contains(w.st.Compensate, e.state) {
+		if slices.Contains(w.st.Compensate, e.state) && !e.stuck {
 			w.undo(e)
 			return "", "", false
 		}
 	}
 	return "succeeded", "", true
-}
-
-// undo begins to undo an effect.
-func (w *work) undo(e *effect) {
-	a := &workflows.Activity{Task: e.undo.Task, Timeout: e.undo.Timeout, StartTimeout: e.start}
-	if a.Timeout == 0 {
-		a.Timeout = workflows.Duration(hour * 1e6)
-	}
-	if a.StartTimeout == 0 {
-		a.StartTimeout = workflows.Duration(hour * 1e6)
-	}
-	j := w.begin("undo."+e.path, a)
-	j.undoes = e
 }
