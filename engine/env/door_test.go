@@ -208,6 +208,11 @@ func TestAnArtifactIsProvenByWhatSucceededThere(t *testing.T) {
 	l.told("b is granted 1", `a proven true by "b"`)
 	ask("c", "sha256:aa")
 	l.told(`c proven true by "b"`)
+	l.request("b")
+	l.do(record.Input{ID: "back", Kind: record.InEnvRelease, Release: &record.EnvRelease{Run: "b", Grant: l.state.Holder.Grant, Undone: []string{"sha256:aa"}}})
+	l.state.Outbox = nil
+	ask("d", "sha256:aa")
+	l.told(`d proven false by ""`)
 	for i := range 250 {
 		deploy("r", fmt.Sprint("sha256:", i))
 	}

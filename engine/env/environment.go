@@ -168,6 +168,9 @@ func environmentGrant(in *record.Input) (int64, bool) {
 // release takes the lock from its holder, or a request out of the queue.
 func (e *Environment) release(r *record.EnvRelease) bool {
 	held, ok := e.give(r.Run, r.Grant)
+	if held && len(r.Undone) > 0 {
+		e.takeBack(r.Run, r.Undone)
+	}
 	if held && r.Deployed != nil {
 		e.Deployed = r.Deployed
 		e.succeed(r.Deployed)

@@ -66,3 +66,10 @@ func (e *Environment) succeed(d *record.Deployment) {
 		return true
 	})
 }
+
+// takeBack forgets that artifacts of a run have succeeded here.
+func (e *Environment) takeBack(run string, artifacts []string) {
+	e.Succeeded = slices.DeleteFunc(slices.Clone(e.Succeeded), func(s Success) bool {
+		return s.Run == run && slices.Contains(artifacts, s.Artifact)
+	})
+}

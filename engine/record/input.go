@@ -245,6 +245,7 @@ type EnvRelease struct {
 	Run      string      `json:"run"`
 	Grant    int64       `json:"grant"` // 0: withdraw the request
 	Deployed *Deployment `json:"deployed,omitempty"`
+	Undone   []string    `json:"undone,omitempty"` // artifacts that the run had deployed there and has taken back
 }
 
 // Source is a commit of a repository.

@@ -101,10 +101,15 @@ func (x *step) stands(a *Approval) bool {
 	return content == a.Content
 }
 
-// revive makes a run that has ended one that goes on.
+// revive makes a run that has ended one that goes on. Broken glass was for what
+// it did before, and what is still its own is entered as if it were not.
 func (x *step) revive() {
 	x.s.Phase, x.s.Outcome, x.s.Error, x.s.EndedAt, x.s.Outputs = phaseRunning, "", nil, 0, nil
 	x.s.Cancel, x.s.Paused, x.s.Undoing, x.s.Held = nil, nil, nil, nil
+	x.s.Glass, x.s.Doors = nil, nil
+	for env := range x.s.Grants {
+		x.s.Anew[env] = true
+	}
 	x.s.Tasks = keepDetached(x.s.Tasks)
 }
 

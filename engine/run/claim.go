@@ -116,7 +116,9 @@ func (x *step) release(env string) {
 	grant := x.s.Grants[env]
 	delete(x.s.Grants, env)
 	x.send(record.Environment, env, record.Input{Kind: record.InEnvRelease,
-		Release: &record.EnvRelease{Run: x.s.ID, Grant: grant, Deployed: x.s.Put[env]}})
+		Release: &record.EnvRelease{Run: x.s.ID, Grant: grant, Deployed: x.s.Put[env], Undone: x.s.Undone[env]}})
+	delete(x.s.Anew, env)
+	delete(x.s.Undone, env)
 	delete(x.s.Put, env)
 	delete(x.s.There, env)
 	x.emit(events.EnvironmentReleased, events.Happening{Environment: env, Grant: grant})

@@ -238,6 +238,7 @@ func (x *step) takenBack(e *Effect) {
 	x.forgetEffect(e)
 	if e.Deploys {
 		delete(x.s.Proofs, proofKey(e.Env, e.Artifact))
+		x.s.Undone[e.Env] = append(slices.Clone(x.s.Undone[e.Env]), e.Artifact)
 		x.putBack(e)
 	} else if strings.HasPrefix(x.s.Kept[e.Env], e.Path+" ") {
 		delete(x.s.Kept, e.Env)

@@ -54,8 +54,8 @@ func (x *step) before(t *Task) string {
 	case !x.promoted(t.Env):
 		return beforeProof
 	}
-	in, people := x.s.Grants[t.Env] > 0, len(x.unmet(t.Env, true)) > 0
-	if !in && (people || x.skips(t)) {
+	anew, people := x.s.Anew[t.Env], len(x.unmet(t.Env, true)) > 0
+	if anew || x.s.Grants[t.Env] == 0 && (people || x.skips(t)) {
 		if d := x.look(t.Env, t.Path); d.Asked || !d.Open {
 			return beforeDoor
 		}

@@ -94,10 +94,14 @@ func (x *step) keyGranted(c *record.Claim) {
 // keyDenied ends a run that does not get its concurrency key: nothing of it
 // has begun, so nothing is to be done finally.
 func (x *step) keyDenied(c *record.Claim) {
+	if x.repeated(x.in.ID, "key") { // it may have asked once more since
+		return
+	}
 	if !x.waitsForKey() || c.Key != x.s.Key.Key || c.Asked != x.s.Key.Asked {
 		x.unrecorded(events.StatusStale, "", "the run does not wait for this key any more")
 		return
 	}
+	x.once(x.in.ID, "key")
 	if c.Reason == record.Superseded {
 		x.endUnbegun(events.Superseded, &events.TaskError{Code: events.CodeConcurrency, Message: fmt.Sprintf("run %s came after it for the key %s", c.Holder, c.Key)})
 		return

@@ -85,6 +85,7 @@ func (x *step) requestLock(t *Task) {
 		return
 	}
 	if x.s.Grants[t.Env] > 0 {
+		delete(x.s.Anew, t.Env)
 		x.queue(t)
 		return
 	}
@@ -159,6 +160,8 @@ func (x *step) freed(g *record.Granted) {
 		return
 	}
 	delete(x.s.Grants, g.Environment)
+	delete(x.s.Anew, g.Environment)
+	delete(x.s.Undone, g.Environment)
 	delete(x.s.Kept, g.Environment)
 	delete(x.s.Put, g.Environment)
 	delete(x.s.There, g.Environment)

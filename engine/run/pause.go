@@ -46,7 +46,7 @@ func (x *step) resume(p *events.PauseRun) {
 		case t.Status == taskParked:
 			x.publish(t)
 		case t.Status != taskLocked || t.Of != "":
-		case t.Resumes != "":
+		case t.Resumes != "" && !x.s.Anew[t.Env]:
 			x.requestLock(t)
 		default: // a grant that came meanwhile was not taken
 			x.enterEnvironment(t)

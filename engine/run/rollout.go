@@ -43,6 +43,11 @@ func (x *step) beginResume(path string, b *workflows.Body, member string) *Task 
 			t.Roll.Step++
 		}
 	}
+	if x.s.Anew[t.Env] {
+		x.enterEnvironment(t)
+		x.askPeople()
+		return t
+	}
 	x.requestLock(t) // it was let in when it began, and has kept its claim
 	return t
 }

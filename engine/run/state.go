@@ -76,6 +76,8 @@ type State struct {
 	Doors    map[string]*Door              `json:"doors,omitempty"`    // what environments said of themselves, while the run wants to enter
 	Heard    map[string]int64              `json:"heard,omitempty"`    // number of the newest of these, by environment
 	Glass    map[string]*Cancelled         `json:"glass,omitempty"`    // environments whose glass was broken for this run, and by whom
+	Anew     map[string]bool               `json:"anew,omitempty"`     // environments that stayed ours when the run had ended: begun again, it enters them like others
+	Undone   map[string][]string           `json:"undone,omitempty"`   // by environment: artifacts taken back, until that is told with the lock
 	Proofs   map[string]*record.Proof      `json:"proofs,omitempty"`   // by environment and artifact: whether it succeeded there
 	Attested []map[string]any              `json:"attested,omitempty"` // attestations of what is released
 	Outbox   []record.Send                 `json:"outbox,omitempty"`   // sent to others, not answered yet
@@ -371,7 +373,7 @@ func (s *State) clone() *State {
 
 // cloneProgress copies what a step changes in place of the progress within a state.
 func (s *State) cloneProgress(c *State) {
-	c.Heard = cloneMap(s.Heard)
+	c.Heard, c.Anew, c.Undone = cloneMap(s.Heard), cloneMap(s.Anew), cloneMap(s.Undone)
 	c.Doors, c.Proofs, c.Glass = cloneMap(s.Doors), cloneMap(s.Proofs), cloneMap(s.Glass)
 	for name, d := range c.Doors {
 		c.Doors[name] = new(*d)

@@ -228,7 +228,7 @@ func (p *player) command(line []string) {
 		n, _ := strconv.ParseInt(arg(1), 10, 64)
 		p.give(record.Input{Kind: record.InKeyGranted, By: "key:" + arg(0), Key: &record.Claim{Key: arg(0), Run: p.id, Grant: n}})
 	case "denied":
-		p.give(record.Input{Kind: record.InKeyDenied, By: "key:" + arg(0), Key: &record.Claim{Key: arg(0), Run: p.id, Asked: p.state.Key.Asked, Reason: arg(1), Holder: arg(2)}})
+		p.give(record.Input{ID: p.fresh(), Kind: record.InKeyDenied, By: "key:" + arg(0), Key: &record.Claim{Key: arg(0), Run: p.id, Asked: p.state.Key.Asked, Reason: arg(1), Holder: arg(2)}})
 	case "answers":
 		p.answerAll()
 	case "gone":
@@ -507,7 +507,8 @@ func (p *player) give(in record.Input) {
 		case m.Input.Request != nil:
 			fmt.Fprintf(&p.out, "  asks for %s\n", m.ID)
 		case m.Input.Release != nil:
-			fmt.Fprintf(&p.out, "  gives %s back, grant %d%s\n", m.ID, m.Input.Release.Grant, deployedText(m.Input.Release.Deployed))
+			fmt.Fprintf(&p.out, "  gives %s back, grant %d%s%s\n", m.ID, m.Input.Release.Grant, deployedText(m.Input.Release.Deployed),
+				or("", "; taken back: "+strings.Join(m.Input.Release.Undone, ", "), len(m.Input.Release.Undone) > 0))
 		default:
 			fmt.Fprint(&p.out, sendText(m))
 		}
