@@ -117,6 +117,40 @@ func TestARunThatLooksIsToldWheneverItChanges(t *testing.T) {
 	}
 }
 
+func TestARunThatLooksIsToldOfNewDefinitions(t *testing.T) {
+	l := door(t, "").at("2026-01-05T10:00:00Z")
+	l.look("a")
+	l.request("b")
+	l.told("a open", "b is granted 1")
+	status(t, l.timer(), events.StatusStale, false)
+	cat := *l.cat
+	cat.Digest = "sha256:another"
+	l.cat = &cat
+	status(t, l.timer(), events.StatusApplied, true)
+	l.told("a open")
+	status(t, l.timer(), events.StatusStale, false)
+}
+
+func TestARunThatRulesKeepOutIsToldOfNewDefinitionsOnly(t *testing.T) {
+	l := door(t, "").at("2026-01-05T10:00:00Z")
+	rules := record.Input{ID: "r", Kind: record.InEnvLook, Request: &record.EnvRequest{Run: "a", State: "s", Rules: true}}
+	status(t, l.do(rules), events.StatusApplied, true)
+	status(t, l.do(rules), events.StatusAlready, false)
+	l.told()
+	if l.state.NextDeadline() != 0 {
+		t.Error("it wants a timer for a run that does not wait for a window")
+	}
+	l.hold("h", "jonas", "x", time.Time{})
+	l.told()
+	cat := *l.cat
+	cat.Digest = "sha256:another"
+	l.cat = &cat
+	status(t, l.timer(), events.StatusApplied, true)
+	l.told("a closed: held by jonas: x")
+	l.look("a") // its rules hold now
+	l.told("a closed: held by jonas: x")
+}
+
 func TestAHoldEndsWithItsTimeOrByHand(t *testing.T) {
 	l := door(t, "").at("2026-01-05T10:00:00Z")
 	tr := l.hold("1", "ana", "", time.Time{})

@@ -129,7 +129,7 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 		e.endHolds(t, v)
 		d := e.Door(cat.Environments[name])
 		e.grantNext(d.Open)
-		e.announce(cat.Environments[name], d)
+		e.announce(cat.Environments[name], d, cat.Digest)
 	}
 	if in.Kind == record.InTimer && !e.changed(prev) {
 		skip(events.StatusStale, "", "nothing has changed")
@@ -175,8 +175,11 @@ func (e *Environment) release(r *record.EnvRelease) bool {
 		e.Deployed = r.Deployed
 		e.succeed(r.Deployed)
 	}
-	looked := r.Grant == 0 && e.forget(r.Run) != ""
-	return ok || looked
+	n := len(e.Lookers)
+	if r.Grant == 0 {
+		e.forget(r.Run)
+	}
+	return ok || len(e.Lookers) < n
 }
 
 // command does what a person asks for, or refuses it and says why.

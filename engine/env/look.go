@@ -14,15 +14,22 @@ import (
 type Looker struct {
 	Run   string `json:"run"`
 	State string `json:"state,omitempty"`
-	Told  string `json:"told,omitempty"` // what it was told last
+	Told  string `json:"told,omitempty"`  // what it was told last
+	Rules bool   `json:"rules,omitempty"` // rules keep it out: it is told of new definitions only
+	Defs  string `json:"defs,omitempty"`  // digest of the definitions that were in force when it was told last
 }
 
 // look notes a run that wants to know; false when it is known already.
 func (e *Environment) look(r *record.EnvRequest) bool {
-	if slices.ContainsFunc(e.Lookers, func(l Looker) bool { return l.Run == r.Run }) {
+	i := slices.IndexFunc(e.Lookers, func(l Looker) bool { return l.Run == r.Run })
+	if i >= 0 && (e.Lookers[i].Rules == r.Rules || r.Rules) {
 		return false
 	}
-	e.Lookers = append(e.Lookers, Looker{Run: r.Run, State: r.State})
+	if i >= 0 {
+		e.Lookers[i].Rules = false
+		return true
+	}
+	e.Lookers = append(e.Lookers, Looker{Run: r.Run, State: r.State, Rules: r.Rules})
 	return true
 }
 
@@ -92,13 +99,19 @@ func (e *Environment) state(d Door) (*record.EnvState, string) {
 }
 
 // announce tells everybody who waits whether the environment is open, where
-// that is news, and sets when to look again.
-func (e *Environment) announce(spec *workflows.Environment, d Door) {
+// that is news, and sets when to look again. Who looks is told of new
+// definitions too.
+func (e *Environment) announce(spec *workflows.Environment, d Door, defs string) {
 	state, text := e.state(d)
 	for i := range e.Lookers {
-		if l := &e.Lookers[i]; l.Told != text {
-			l.Told = text
+		l := &e.Lookers[i]
+		news := !l.Rules && l.Told != text || l.Defs != "" && l.Defs != defs
+		l.Defs = defs
+		if news {
 			e.tellState(l.Run, *state)
+		}
+		if !l.Rules {
+			l.Told = text
 		}
 	}
 	for i := range e.Queue {
@@ -109,7 +122,7 @@ func (e *Environment) announce(spec *workflows.Environment, d Door) {
 	}
 	ends := e.announceEnd(spec)
 	e.NextAt = 0
-	if len(e.Lookers) > 0 || len(e.Queue) > 0 {
+	if len(e.Queue) > 0 || slices.ContainsFunc(e.Lookers, func(l Looker) bool { return !l.Rules }) {
 		e.wake(d.Until)
 		e.wake(d.Again)
 	}

@@ -238,6 +238,7 @@ type EnvRequest struct {
 	Run   string `json:"run"`
 	State string `json:"state,omitempty"`
 	Glass bool   `json:"glass,omitempty"` // a person has broken the glass: windows and holds do not count
+	Rules bool   `json:"rules,omitempty"` // of a look: rules keep the run out, and it wants to know of new definitions only
 }
 
 // EnvRelease gives an environment back.

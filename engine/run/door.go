@@ -50,8 +50,10 @@ func (x *step) before(t *Task) string {
 	case x.s.Glass[t.Env] != nil, x.undoes(t): // what is undone there needs nobody's leave
 		return ""
 	case len(x.unmet(t.Env, false)) > 0:
+		x.listen(t)
 		return beforeRules
 	case !x.promoted(t.Env):
+		x.listen(t)
 		return beforeProof
 	}
 	anew, people := x.s.Anew[t.Env], len(x.unmet(t.Env, true)) > 0
@@ -64,6 +66,14 @@ func (x *step) before(t *Task) string {
 		return beforePeople
 	}
 	return ""
+}
+
+// listen lets the environment of a task that its rules keep out tell the run
+// when definitions were put in force: they may let it in.
+func (x *step) listen(t *Task) {
+	if x.s.Grants[t.Env] == 0 && x.s.Doors[t.Env] == nil {
+		x.askDoor(t.Env, t.Path, &Door{Rules: true})
+	}
 }
 
 // cleared reports whether everything but the door still lets the run in; the
@@ -92,17 +102,21 @@ func (x *step) approachAll() {
 // and Asked until it has answered. It tells again whenever that changes, as
 // long as the run is in this state.
 func (x *step) look(env, path string) *Door {
-	if d := x.s.Doors[env]; d != nil {
+	if d := x.s.Doors[env]; d != nil && !d.Rules {
 		return d
 	}
+	return x.askDoor(env, path, &Door{Asked: true})
+}
+
+func (x *step) askDoor(env, path string, d *Door) *Door {
 	if x.s.Doors == nil {
 		x.s.Doors = map[string]*Door{}
 	}
-	x.s.Doors[env] = &Door{Asked: true}
+	x.s.Doors[env] = d
 	if !x.mute {
-		x.send(record.Environment, env, record.Input{Kind: record.InEnvLook, Request: &record.EnvRequest{Run: x.s.ID, State: path}})
+		x.send(record.Environment, env, record.Input{Kind: record.InEnvLook, Request: &record.EnvRequest{Run: x.s.ID, State: path, Rules: d.Rules}})
 	}
-	return x.s.Doors[env]
+	return d
 }
 
 // doorsAsked reports whether an environment that a task waits for has not
@@ -144,8 +158,12 @@ func (x *step) environmentState(e *record.EnvState) {
 		x.s.Doors, x.s.Heard = cloneMap(x.s.Doors), cloneMap(x.s.Heard)
 	}
 	x.s.Heard[e.Environment] = e.N
+	if was != nil && was.Rules {
+		return // the rules are tried again; of the door it is asked when they hold
+	}
 	x.s.Doors[e.Environment] = &Door{Open: e.Open, Reason: e.Reason, Until: e.Until, AtEnd: e.AtEnd}
 	switch {
+	case !e.Open && was != nil && !was.Asked && !was.Open && was.Reason == e.Reason && was.Until == e.Until: // it was told before
 	case !e.Open:
 		x.emit(events.EnvironmentClosed, h)
 	case was != nil && !was.Asked && !was.Open:

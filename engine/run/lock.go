@@ -80,6 +80,9 @@ func (x *step) noEnvironment(t *Task) {
 // requestLock asks for the environment, unless it is ours already.
 func (x *step) requestLock(t *Task) {
 	t.Before = ""
+	if d := x.s.Doors[t.Env]; d != nil && d.Rules { // as one that waits it is told of everything
+		delete(x.s.Doors, t.Env)
+	}
 	if x.d.Now.Environments[t.Env] == nil {
 		x.noEnvironment(t)
 		return

@@ -222,6 +222,7 @@ type Over struct {
 // Door is what an environment said of itself.
 type Door struct {
 	Asked  bool   `json:"asked,omitempty"` // no answer yet
+	Rules  bool   `json:"rules,omitempty"` // nothing is known of it: its rules keep the run out, and it tells when there are other definitions
 	Open   bool   `json:"open,omitempty"`
 	Reason string `json:"why,omitempty"`
 	Until  int64  `json:"until,omitempty"`

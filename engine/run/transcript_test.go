@@ -497,6 +497,8 @@ func (p *player) give(in record.Input) {
 	var looked []string
 	for _, m := range p.state.Outbox {
 		switch {
+		case m.Input.Kind == record.InEnvLook && m.Input.Request.Rules:
+			fmt.Fprintf(&p.out, "  listens for new definitions of %s\n", m.ID)
 		case m.Input.Kind == record.InEnvLook:
 			fmt.Fprintf(&p.out, "  looks at %s\n", m.ID)
 			looked = append(looked, m.ID)

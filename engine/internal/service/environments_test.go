@@ -123,6 +123,19 @@ func TestDefinitionsThatOpenAnEnvironmentLetItsRunsIn(t *testing.T) {
 	s.waits(run, "worker")
 }
 
+func TestDefinitionsThatChangeARuleLetInWhoItKeptOut(t *testing.T) {
+	s := newStand(t)
+	run, ask := s.shipped()
+	strict := strings.Replace(shop, `run.workflow != ""`, `run.workflow == "other"`, 1)
+	s.asAdmin(events.VerbApply, events.Apply{ID: "strict", Files: []events.SourceFile{{Name: "shop.yaml", Content: strict}}}, nil)
+	s.approve(run, ask)
+	if r := s.waits(run, "rule"); len(r.Rules) != 1 || r.Rules[0].Name != "named" || r.Rules[0].Value != false {
+		t.Errorf("why says %+v", r)
+	}
+	s.asAdmin(events.VerbApply, events.Apply{ID: "mild", Files: []events.SourceFile{{Name: "shop.yaml", Content: shop}}}, nil)
+	s.waits(run, "worker")
+}
+
 func TestWhyExplainsEveryRecordOfARun(t *testing.T) {
 	s := newStand(t)
 	run, ask := s.shipped()
