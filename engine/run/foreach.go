@@ -212,7 +212,7 @@ func (x *step) skipClosed(f *workflows.ForEach) {
 	}
 	x.s.Tasks = slices.DeleteFunc(x.s.Tasks, func(t *Task) bool {
 		d := x.s.Doors[t.Env]
-		if !x.skips(t) || t.Status != taskLocked || d == nil || d.Asked || d.Open {
+		if !x.skips(t) || t.Status != taskLocked || !d.shut() {
 			return false
 		}
 		e := x.s.Each

@@ -229,6 +229,9 @@ type Door struct {
 	AtEnd  string `json:"atEnd,omitempty"` // what a window that has ended does to a deployment in progress: hold or undo
 }
 
+// shut reports whether the environment has said that it lets nothing in.
+func (d *Door) shut() bool { return d != nil && !d.Asked && !d.Rules && !d.Open }
+
 // Roll is the progress of a deployment with steps.
 type Roll struct {
 	Step    int                `json:"step"`            // index of the present one

@@ -32,7 +32,7 @@ func (x *step) whyLocked(t *Task, r *events.WaitReason) {
 	default:
 		r.What = "lock"
 		r.Summary = fmt.Sprintf("waits for the lock of environment %s", t.Env)
-		if d != nil && !d.Open && !d.Asked {
+		if d.shut() {
 			x.whyClosed(t.Env, d, r)
 		}
 	}
