@@ -24,10 +24,15 @@
 //   - The lock of an environment is given back when what runs there succeeded
 //     or was undone, and kept when nobody knows (a person then frees it). A
 //     grant that was given back is never taken again.
+//   - A run that begins again keeps its identity, its definition and its
+//     results; nothing that was reported before is taken for what is done anew.
 //   - A run that has not ended waits for something that Why names.
 //
-// One file for each: step.go takes inputs apart, flow.go walks states, task.go
-// has attempts, lock.go, door.go, rules.go and glass.go environments, approval.go,
+// docs/semantics.md has the rules, each with the transcript that shows it. One
+// file for each: step.go takes inputs apart, flow.go walks states, task.go has
+// attempts, join.go parallel states, foreach.go members, wait.go sleeps, signal.go
+// events, child.go runs of other workflows, key.go concurrency keys, pause.go,
+// cancel.go and again.go commands, invariant.go what must never be, lock.go, door.go, rules.go and glass.go environments, approval.go,
 // decide.go, quorum.go, content.go and remind.go people, gate.go gates,
 // notify.go notifications, scope.go what expressions see, why.go and its
 // neighbours what a run waits for and why a record says what it says, view.go

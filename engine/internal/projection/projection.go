@@ -28,16 +28,15 @@ type Index struct {
 	unsorted  bool
 	envs      map[string]*env.Environment
 	children  map[string][]string // runs by the run that has started them
-	keys      map[string]*env.Key
-	schedules map[string]*env.Schedule
-	last      map[int]uint64 // sequence of the last record by partition
+	schedules map[string]bool     // identities of all that ever were
+	last      map[int]uint64      // sequence of the last record by partition
 	watch     map[chan struct{}]bool
 }
 
 // New makes an empty index.
 func New() *Index {
 	return &Index{runs: map[string]events.RunView{}, envs: map[string]*env.Environment{}, children: map[string][]string{},
-		keys: map[string]*env.Key{}, schedules: map[string]*env.Schedule{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
+		schedules: map[string]bool{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
 }
 
 // Observe takes a state; it is an owner.Observer.
@@ -60,10 +59,8 @@ func (x *Index) Observe(e owner.Entry) {
 		}
 	case *env.Environment:
 		x.envs[e.ID] = s
-	case *env.Key:
-		x.keys[e.ID] = s
 	case *env.Schedule:
-		x.schedules[e.ID] = s
+		x.schedules[e.ID] = true
 	}
 	for ch := range x.watch {
 		select {
@@ -86,13 +83,6 @@ func (x *Index) Children(id string) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return slices.Sorted(slices.Values(x.children[id]))
-}
-
-// Key gives a concurrency key; nil for one that nobody has asked for.
-func (x *Index) Key(name string) *env.Key {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.keys[name]
 }
 
 // Schedules gives the identities of all schedules that ever were, in order.

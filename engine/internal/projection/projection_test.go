@@ -2,8 +2,10 @@ package projection_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
+	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
 	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/record"
@@ -120,5 +122,20 @@ func TestRunsThatMayNotBeSeenAreNotListed(t *testing.T) {
 	got := x.List(events.ListRuns{}, func(workflow string) bool { return workflow == "w1" })
 	if len(got.Runs) != 1 || got.Runs[0].ID != "a" {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestChildrenAndSchedulesAreKnown(t *testing.T) {
+	x := projection.New()
+	for _, id := range []string{"c2", "c1"} {
+		x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: 1, State: &run.State{ID: id, Parent: &record.Parent{Run: "r1"}}})
+		x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: 2, State: &run.State{ID: id, Parent: &record.Parent{Run: "r1"}}})
+	}
+	x.Observe(owner.Entry{Aggregate: record.Schedule, ID: "nightly/0", V: 1, State: &env.Schedule{ID: "nightly/0"}})
+	if got := x.Children("r1"); !slices.Equal(got, []string{"c1", "c2"}) {
+		t.Errorf("children %v", got)
+	}
+	if got := x.Schedules(); !slices.Equal(got, []string{"nightly/0"}) {
+		t.Errorf("schedules %v", got)
 	}
 }
