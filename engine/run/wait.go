@@ -76,10 +76,11 @@ func (x *step) waitOutcome(st *workflows.State) (string, *events.TaskError, bool
 func (x *step) whySleep() (r events.WaitReason, ok bool) {
 	r = events.WaitReason{State: x.s.At, What: "timer", Until: timePtr(x.s.WakeAt)}
 	st := x.state()
+	_, came := x.s.Values[x.s.At]
 	switch {
 	case st == nil || x.lastOutcome() != "" || x.s.Leaving != nil || x.cancelling():
 		return r, false
-	case st.Wait != nil && st.Wait.Event != "" && x.s.Over == nil:
+	case st.Wait != nil && st.Wait.Event != "" && !came && x.s.Leaving == nil:
 		r.What, r.Summary = "event", "waits for an event of type "+st.Wait.Event
 		if st.Wait.When != nil {
 			r.Rule = st.Wait.When.Source

@@ -374,7 +374,7 @@ func (t *teller) waits() {
 	case w.held && !w.doubt, w.stopped:
 	case w.asks:
 		add("approval", w.st.Name, w.due)
-	case w.listens:
+	case w.listens && !w.heard:
 		add("event", w.st.Name, w.due)
 	case w.due > 0:
 		add("timer", w.st.Name, w.due)
