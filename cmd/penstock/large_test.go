@@ -39,8 +39,10 @@ func TestBadInputIsRefusedSoonAndInLittleMemory(t *testing.T) {
 			repeated(999, "    s%[1]d: {task: command, with: {run: [\"${{ string(s%[3]d.exitCode) }}\"]}, next: s%[2]d, onFail: s%[2]d}\n") + "    s999: {final: succeeded}\n",
 			"may have no outputs here"},
 		"a dense graph": {envelope + "  inputs: {n: {type: int}}\n  initial: s0\n  states:\n" + repeated(900, "    s%[1]d: {task: command, with: {run: [x]}, transitions: ["+
-			strings.Repeat("{when: inputs.n > 3, to: s7}, {when: inputs.n > 4, to: s8}, ", 12)+"{to: s%[3]d}]}\n"),
+			strings.Repeat("{when: inputs.n > 3, to: s7}, {when: inputs.n > 4, to: s8}, ", 2)+"{to: s%[3]d}]}\n"),
 			"more than 200 problems"},
+		"very many transitions": {envelope + "  initial: s0\n  states:\n" + repeated(900, "    s%[1]d: {task: command, with: {run: [x]}, transitions: ["+strings.Repeat("{to: s7}, ", 20)+"{to: s%[3]d}]}\n"),
+			"transitions and events at most"},
 		"loops that are bounded elsewhere": {envelope + "  initial: s0\n  states:\n" + repeated(400, "    s%[1]d: {task: command, with: {run: [x]}, transitions: [{when: visits(\"s%[2]d\") < 3, to: s%[2]d}, {when: visits(\"s%[3]d\") < 3, to: s%[3]d}, {to: s%[3]d}]}\n") +
 			"    s400: {final: succeeded}\n", "nothing bounds this circle"},
 		"5,000 branches": {envelope + "  initial: a\n  states:\n    a:\n      parallel:\n" + repeated(5000, "        b%[1]d: {task: command, with: {rum: [x]}}\n") + "      next: b\n    b: {final: succeeded}\n",
