@@ -187,9 +187,7 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 				w.asks, w.due = false, 0
 			}
 		}
-		if outcome == "" || w.doubt {
-			w.held = w.doubt
-		}
+		w.held = w.doubt || w.noWay
 		if outcome != "" && !w.doubt && !t.paused {
 			w.held, w.noWay = false, false
 			to, ok := t.arm(st, outcome, w.code)
