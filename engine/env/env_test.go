@@ -211,6 +211,17 @@ func TestARunThatAsksAgainBeforeItRefusesStillWaits(t *testing.T) {
 	l.holds("b", 2, "a")
 	l.release("b", 2, nil)
 	l.holds("a", 3)
+	glass := record.Input{ID: "g", Kind: record.InEnvRequest, Request: &record.EnvRequest{Run: "a", Glass: true}}
+	status(t, l.request("a"), events.StatusApplied, true)
+	status(t, l.do(glass), events.StatusApplied, true) // it is not forgotten that the glass was broken
+	status(t, l.do(glass), events.StatusAlready, false)
+	l.request("b")
+	l.state.Outbox = l.state.Outbox[len(l.state.Outbox)-1:]
+	l.answer(events.StatusRefused)
+	l.holds("b", 4, "a")
+	if !l.state.Queue[0].Glass {
+		t.Error("it is forgotten that the glass was broken")
+	}
 }
 
 func TestOnlyWhoMayFreesByHand(t *testing.T) {

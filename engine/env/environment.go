@@ -154,6 +154,10 @@ func (e *Environment) request(r *record.EnvRequest) bool {
 		}
 		return asked || broken
 	}
+	if h := e.Holder; h != nil && h.Run == r.Run && h.Again && r.Glass && !h.Glass {
+		h.Glass = true // it still waits if it does not take the grant, and then with broken glass
+		return true
+	}
 	return asked
 }
 

@@ -130,17 +130,18 @@ func (x *step) granted(g *record.Granted) {
 	x.s.There[g.Environment] = g.Deployed
 	x.emit(events.EnvironmentGranted, events.Happening{State: waiting[0].Path, Environment: g.Environment, Grant: g.Grant})
 	delete(x.s.Doors, g.Environment)
-	if !slices.ContainsFunc(waiting, x.undoes) && !x.cleared(g.Environment) { // what is undone there needs nobody's leave
+	cleared := x.cleared(g.Environment)
+	if !cleared && !slices.ContainsFunc(waiting, x.undoes) {
 		x.release(g.Environment) // what held when we queued does not hold any more: that is waited for without the lock
-		for _, t := range waiting {
-			x.approach(t)
-		}
-		x.askPeople()
-		return
 	}
 	for _, t := range waiting {
-		x.enterGranted(t)
+		if cleared || x.undoes(t) { // what is undone there needs nobody's leave
+			x.enterGranted(t)
+		} else {
+			x.approach(t)
+		}
 	}
+	x.askPeople()
 }
 
 // enterGranted begins a task whose environment is ours.
