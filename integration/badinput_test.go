@@ -673,7 +673,7 @@ spec:
 		return a
 	}
 	a := apply(events.SourceFile{Name: "first.yaml", Content: wf("stays", "one.size > 0")})
-	if a.Text != "" {
+	if strings.Contains(a.Text, "first.yaml") { // others of the catalog have warnings
 		t.Fatalf("a good file has problems: %s", a.Text)
 	}
 	a = apply(
@@ -683,7 +683,7 @@ spec:
 		events.SourceFile{Name: "keys.yaml", Content: strings.Replace(wf("typo", "one.size > 0"), "onFail", "onFial", 1)},
 		events.SourceFile{Name: "good.yaml", Content: wf("good", "one.size > 0")},
 	)
-	says(t, a.Text, "cel.yaml:9:36: ", "sise", "syntax.yaml:9:45: ", "yaml.yaml:3:", "keys.yaml:11:7: ", "onFial")
+	says(t, a.Text, "cel.yaml:9:37: ", "sise", "syntax.yaml:9:45: ", "yaml.yaml:3:", "keys.yaml:11:7: ", "onFial")
 	for _, p := range a.Problems {
 		var at struct {
 			Pos struct {
@@ -737,6 +737,19 @@ func TestSecondServerOnTheSameDataIsRefused(t *testing.T) {
 	b.goesOn(t)
 }
 
+// digest is that of a workflow in force.
+func (c *client) digest(workflow string) string {
+	c.t.Helper()
+	var in events.Definitions
+	c.must(c.admin, events.VerbDefinitions, nil, &in)
+	for _, d := range in.Definitions {
+		if d.Kind == "Workflow" && d.Name == workflow {
+			return d.Digest
+		}
+	}
+	return ""
+}
+
 func TestWaitingRunsOutliveTheServerAndNewDefinitions(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, serverPlan{}, people+kinds+road)
@@ -750,13 +763,10 @@ func TestWaitingRunsOutliveTheServerAndNewDefinitions(t *testing.T) {
 	i := strings.Index(changed, "metadata: {name: hold}")
 	changed = changed[:i] + strings.ReplaceAll(changed[i:], "next: done", "next: broken")
 	changed = changed[:i] + strings.Replace(changed[i:], "onFail: broken", "onFail: done", 1)
-	var a events.Applied
-	c.must(c.admin, events.VerbApply, events.Apply{ID: "new", Files: []events.SourceFile{{Name: "new.yaml", Content: "---" + changed[strings.LastIndex(changed[:i], "---")+3:]}}}, &a)
-	if len(a.Definitions) == 0 || !slices.ContainsFunc(a.Definitions, func(d events.Definition) bool { return d.Name == "hold" && d.Change == "changed" }) {
-		t.Fatalf("the definitions were not changed: %+v", a)
-	}
+	before := c.digest("hold")
+	require(t, os.WriteFile(filepath.Join(s.plan.Workflows, "all.yaml"), []byte(people+kinds+changed), 0o600))
+	eventually(t, "the definitions in force are the new ones", func() (bool, error) { return c.digest("hold") != before, nil })
 	require(t, s.proc.stop(t))
-	s.plan.Workflows = "" // what was applied is in force, not the folder
 	s.start()
 	if again := c.asked(v.ID); again != content {
 		t.Errorf("after the restart the approval is about %s, before about %s", again, content)
