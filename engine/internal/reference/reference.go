@@ -202,6 +202,7 @@ func (t *teller) stay(st *workflows.State) (outcome, to string) {
 		case in.Kind == "cancel" && t.may(in.By, workflows.ActRunCancel):
 			return "cancelled", t.cancel(w)
 		case arm != "":
+			t.left(outcome) // where it had come to one already
 			if t.leave(w) {
 				return "cancelled", t.cancel(w)
 			}
