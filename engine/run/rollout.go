@@ -98,13 +98,16 @@ func (x *step) steps(t *Task) []*workflows.Step {
 }
 
 // deployWith adds to the inputs of a deployment what its step is. What it puts
-// there does not change from step to step.
+// there does not change from step to step, nor from attempt to attempt: it is
+// what the environment's rules were judged on.
 func (x *step) deployWith(t *Task, with map[string]any) {
 	if !t.Deploys || t.Of != "" {
 		return
 	}
 	if e := x.effectOf(t); e != nil && e.Artifact != "" && (e.Weight > 0 || t.Resumes != "") {
 		with["artifact"] = e.Artifact
+	} else if t.Artifact != "" {
+		with["artifact"] = t.Artifact
 	}
 	t.Artifact, _ = with["artifact"].(string)
 	if steps := x.steps(t); t.Roll != nil && t.Roll.Step < len(steps) {
