@@ -57,12 +57,8 @@ func (x *step) cannotRetry(from string) string {
 	if missing := x.missingFor(from); len(missing) > 0 {
 		return fmt.Sprintf("%s needs the outputs of %s, which this run does not have; begin at an earlier state", from, joinWords(missing))
 	}
-	switch names := x.unapprovedBefore(from); len(names) {
-	case 0:
-	case 1:
-		return fmt.Sprintf("every way to %s leads through the approval %s, which was not given for what stands now; begin there", from, names[0])
-	default:
-		return fmt.Sprintf("every way to %s leads through one of the approvals %s, of which none was given for what stands now; begin before them", from, joinWords(names))
+	if why := x.shutBefore(from); why != "" {
+		return why
 	}
 	if err := x.forbidden(from, ""); err != nil {
 		return err.Error()
@@ -70,13 +66,49 @@ func (x *step) cannotRetry(from string) string {
 	return ""
 }
 
-// unapprovedBefore are approvals that nobody has given and one of which every
-// way to a state leads through, or none: who may retry must not get past them.
-func (x *step) unapprovedBefore(name string) []string {
+// shutBefore says what every way to a state leads through and has let nothing
+// pass, or "": who may retry must not get past it.
+func (x *step) shutBefore(name string) string {
+	names := x.shut(name)
+	gate := func(n string) bool { return x.d.Workflow.Spec.States[n].Approval == nil }
+	switch {
+	case len(names) == 0:
+		return ""
+	case len(names) == 1 && gate(names[0]):
+		return fmt.Sprintf("every way to %s leads through the gate of %s, which has not held; begin there", name, names[0])
+	case len(names) == 1:
+		return fmt.Sprintf("every way to %s leads through the approval %s, which was not given for what stands now; begin there", name, names[0])
+	case slices.ContainsFunc(names, gate):
+		return fmt.Sprintf("every way to %s leads through one of %s, of which none has let the run pass; begin before them", name, joinWords(names))
+	}
+	return fmt.Sprintf("every way to %s leads through one of the approvals %s, of which none was given for what stands now; begin before them", name, joinWords(names))
+}
+
+// passed reports whether a gate lets a run begin again at a state: it held
+// when it was last judged, and nothing that comes before it was done anew; or
+// the run has been led to that state since.
+func (x *step) passed(gate, to string) bool {
+	since, anew := false, false
+	for _, p := range slices.Backward(x.s.Path) {
+		switch {
+		case p.State == gate:
+			return since || !anew && p.Outcome == events.Succeeded
+		case p.State == to:
+			since = since || !anew
+		case dominates(x.d.Workflow, p.State, gate):
+			anew = true // what was judged is not what there is now
+		}
+	}
+	return false
+}
+
+// shut are approvals that nobody has given and gates that have not held, one of
+// which every way to a state leads through; none where there is another way.
+func (x *step) shut(name string) []string {
 	missing := map[string]bool{}
 	for _, st := range x.d.Workflow.Ordered() {
 		given := slices.ContainsFunc(x.s.Given, func(a *Approval) bool { return a.State == st.Name && !a.Implicit && x.stands(a) })
-		if st.Approval != nil && st.Name != name && !given {
+		if st.Name != name && (st.Approval != nil && !given || len(st.Gate) > 0 && !x.passed(st.Name, name)) {
 			missing[st.Name] = true
 		}
 	}
