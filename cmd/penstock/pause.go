@@ -59,7 +59,7 @@ func (a *app) retryCommand() *cobra.Command {
 was started with and the results that it has. It must have ended, or be held by
 a rule that cannot be evaluated. Without --from it begins at the last state that
 it was in and that is no end. What that state needs must be there, and no
-approval on the way there is passed over.`,
+approval and no gate on the way there is passed over.`,
 		Example: `  penstock retry k3f9
   penstock retry k3f9 --from staging --reason "the cluster is back"`,
 		Args:              args("RUN"),

@@ -122,13 +122,5 @@ func (s *Service) hold(ctx context.Context, who Principal, body []byte, kind str
 
 func (s *Service) breakGlass(ctx context.Context, who Principal, body []byte) (any, error) {
 	var req events.BreakGlass
-	if err := s.read(body, &req); err != nil {
-		return nil, err
-	}
-	id, err := s.run(req.Run)
-	if err != nil {
-		return nil, err
-	}
-	req.Run = id
-	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InBreakGlass, Glass: &req}), nil
+	return s.toRun(ctx, who, body, &req, &req.Run, &req.ID, record.Input{Kind: record.InBreakGlass, Glass: &req})
 }

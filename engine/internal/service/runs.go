@@ -156,17 +156,23 @@ func (s *Service) decide(ctx context.Context, who Principal, body []byte) (any, 
 	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InDecide, Decide: &req}), nil
 }
 
-func (s *Service) cancel(ctx context.Context, who Principal, body []byte) (any, error) {
-	var req events.CancelRun
-	if err := s.read(body, &req); err != nil {
+// toRun reads a command to a run into req and gives it to the run. name and id
+// are where the command says which run it is for and what it is known by.
+func (s *Service) toRun(ctx context.Context, who Principal, body []byte, req any, name, id *string, in record.Input) (any, error) {
+	if err := s.read(body, req); err != nil {
 		return nil, err
 	}
-	id, err := s.run(req.Run)
+	full, err := s.run(*name)
 	if err != nil {
 		return nil, err
 	}
-	req.Run = id
-	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InCancel, Cancel: &req}), nil
+	*name, in.ID = full, who.Name+":"+*id
+	return s.command(ctx, who, record.Run, full, in), nil
+}
+
+func (s *Service) cancel(ctx context.Context, who Principal, body []byte) (any, error) {
+	var req events.CancelRun
+	return s.toRun(ctx, who, body, &req, &req.Run, &req.ID, record.Input{Kind: record.InCancel, Cancel: &req})
 }
 
 func (s *Service) pause(ctx context.Context, who Principal, body []byte) (any, error) {
@@ -179,28 +185,12 @@ func (s *Service) resume(ctx context.Context, who Principal, body []byte) (any, 
 
 func (s *Service) pauseOr(ctx context.Context, who Principal, body []byte, kind string) (any, error) {
 	var req events.PauseRun
-	if err := s.read(body, &req); err != nil {
-		return nil, err
-	}
-	id, err := s.run(req.Run)
-	if err != nil {
-		return nil, err
-	}
-	req.Run = id
-	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: kind, Pause: &req}), nil
+	return s.toRun(ctx, who, body, &req, &req.Run, &req.ID, record.Input{Kind: kind, Pause: &req})
 }
 
 func (s *Service) retry(ctx context.Context, who Principal, body []byte) (any, error) {
 	var req events.RetryRun
-	if err := s.read(body, &req); err != nil {
-		return nil, err
-	}
-	id, err := s.run(req.Run)
-	if err != nil {
-		return nil, err
-	}
-	req.Run = id
-	return s.command(ctx, who, record.Run, id, record.Input{ID: who.Name + ":" + req.ID, Kind: record.InRetry, Retry: &req}), nil
+	return s.toRun(ctx, who, body, &req, &req.Run, &req.ID, record.Input{Kind: record.InRetry, Retry: &req})
 }
 
 func (s *Service) records(ctx context.Context, who Principal, body []byte) (any, error) {
