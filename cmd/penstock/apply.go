@@ -86,7 +86,7 @@ func (s *session) apply(ctx context.Context, request events.Apply, dryRun, yes, 
 			return err
 		}
 		if dryRun {
-			return a.printApplied(would, true)
+			return a.printApplied(would, request.Files, true)
 		}
 		removed := changed(would, "removed")
 		if len(removed) > 0 && !watched {
@@ -104,7 +104,7 @@ func (s *session) apply(ctx context.Context, request events.Apply, dryRun, yes, 
 	if _, err := s.ask(ctx, events.VerbApply, request, &applied); err != nil {
 		return err
 	}
-	return a.printApplied(applied, false)
+	return a.printApplied(applied, request.Files, false)
 }
 
 // changed names the definitions of which a change makes one thing.
@@ -142,14 +142,18 @@ func weakens(a events.Applied) bool {
 	return slices.ContainsFunc(a.Meaning, func(m events.Meaning) bool { return m.Weaker })
 }
 
-func (a *app) printApplied(applied events.Applied, dryRun bool) error {
+// printApplied shows what became of what was sent, and what else has changed.
+func (a *app) printApplied(applied events.Applied, sent []events.SourceFile, dryRun bool) error {
 	refused := 0
 	t := table{head: []string{"KIND", "NAME", "DIGEST", "CHANGE"}}
 	for _, d := range applied.Definitions {
 		if d.Change == "refused" {
 			refused++
 		}
-		t.add(d.Kind, d.Name, digest(d.Digest), d.Change)
+		ours := slices.ContainsFunc(sent, func(f events.SourceFile) bool { return f.Name == d.File })
+		if d.Change != "unchanged" || ours {
+			t.add(d.Kind, d.Name, digest(d.Digest), d.Change)
+		}
 	}
 	if a.output == "json" {
 		if err := a.printJSON(applied); err != nil {

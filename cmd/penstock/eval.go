@@ -41,7 +41,7 @@ file.`,
 		Args: args("EXPRESSION"),
 		RunE: func(cmd *cobra.Command, arg []string) error {
 			if (f.run == "") == (f.file == "") {
-				return usagef("penstock eval needs --run RUN or --file SCENARIO").withHint("%s", cmd.UseLine())
+				return usagef("penstock eval needs --run RUN or --file SCENARIO, one of them").withHint("%s", cmd.UseLine())
 			}
 			if f.run != "" && (f.at != "" || f.scenario != "") {
 				return usagef("--at and --scenario go with --file")
@@ -169,7 +169,11 @@ func (a *app) printEvaluation(e events.Evaluation) error {
 		}
 	}
 	if e.Error != "" {
-		return &failure{exit: exitFailed, code: "rule_error", message: "the expression has no value: " + clean(e.Error)}
+		f := &failure{exit: exitFailed, code: "rule_error", message: "the expression has no value: " + clean(e.Error)}
+		if name, ok := strings.CutPrefix(e.Error, "no such attribute(s): "); ok && (name == "env" || name == "artifact") {
+			return f.withHint("--environment ENVIRONMENT: %s is what the rules of an environment read", name)
+		}
+		return f
 	}
 	return nil
 }

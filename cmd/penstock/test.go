@@ -122,6 +122,10 @@ func (a *app) test(f testFlags, arg []string) error {
 		t.uncovered()
 		return a.generate(f, t)
 	}
+	if n := len(set.Catalog().Scenarios); len(t.results) == 0 && n > 0 {
+		return usagef("--run %q fits none of the %s in %s", f.run, count(n, "scenario"), strings.Join(arg, ", ")).
+			withHint(`it is compared with "workflow: name"; penstock test -v lists them`)
+	}
 	if len(t.results) == 0 {
 		return usagef("there is no scenario in %s", strings.Join(arg, ", ")).withHint("a scenario is a document of kind Scenario; penstock init writes one")
 	}

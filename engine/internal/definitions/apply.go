@@ -81,7 +81,7 @@ func (s *Store) Apply(ctx context.Context, c Change) (*events.Applied, error) {
 	p := &plan{standing: standing, before: before, read: read, good: keepOrigins(standing, read.Documents), gone: map[key]bool{}}
 	problems = slices.Concat(c.Problems, problems, p.prune(c))
 	set, more := p.settle(c.Source)
-	problems = append(problems, more...)
+	problems = newProblems(standing, files, append(problems, more...))
 	out := &events.Applied{Definitions: p.changes(set.Documents), Text: parse.Text(problems), Meaning: s.meaning(before, set.Catalog())}
 	for _, problem := range problems {
 		raw, err := json.Marshal(problem)
@@ -94,6 +94,25 @@ func (s *Store) Apply(ctx context.Context, c Change) (*events.Applied, error) {
 		return out, nil
 	}
 	return out, s.enforce(ctx, set)
+}
+
+// newProblems leaves out the warnings that what stood before had already and
+// that are in none of the files: they say nothing about the change.
+func newProblems(standing []parse.Document, files []parse.File, problems []workflows.Problem) []workflows.Problem {
+	given := map[string]bool{}
+	for _, f := range files {
+		given[f.Name] = true
+	}
+	others := func(p workflows.Problem) bool { return p.Warning && p.Pos.File != "" && !given[p.Pos.File] }
+	if !slices.ContainsFunc(problems, others) {
+		return problems
+	}
+	_, old := parse.Over(standing, nil)
+	return slices.DeleteFunc(problems, func(p workflows.Problem) bool {
+		return others(p) && slices.ContainsFunc(old, func(o workflows.Problem) bool {
+			return o.Pos == p.Pos && o.Code == p.Code && o.Message == p.Message
+		})
+	})
 }
 
 // meaning says what a change means. The change counts whether or not that can be said.

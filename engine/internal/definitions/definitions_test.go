@@ -221,3 +221,29 @@ func TestDefinitionsAreReadAsTheyWereWritten(t *testing.T) {
 		t.Errorf("one that never was: %v", err)
 	}
 }
+
+func TestWarningsAreOfWhatIsGivenAndOfWhatItMakesDoubtful(t *testing.T) {
+	s := open(t, bucket(t))
+	loose := document("loose.yaml", "kind: Workflow\nmetadata: {name: loose}\nspec:\n  initial: a\n  states:\n"+
+		"    a: {approval: {quorum: [{role: lead, count: 2}], exclude: [starter], expires: 1h}, next: z}\n    z: {final: succeeded}\n")
+	people := func(names string) parse.File {
+		return document("roles.yaml", "kind: Roles\nmetadata: {name: people}\nspec:\n  users: {ana: {}, li: {}, marta: {}}\n"+
+			"  roles: {lead: {users: ["+names+"]}}\n  permissions: [{roles: [lead], allow: ['*']}]\n")
+	}
+	told := func(what string, files []parse.File, want ...string) {
+		t.Helper()
+		text := apply(t, s, files...).Text
+		for _, part := range want {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: %q is not told: %s", what, part, text)
+			}
+		}
+		if len(want) == 0 && text != "" {
+			t.Errorf("%s: told %s", what, text)
+		}
+	}
+	told("what is new", []parse.File{loose, people("ana, li, marta")}, "loose.yaml:7:5: warning: the state a may have no arm")
+	told("something else", []parse.File{workflow("one", "notify")})
+	told("the same again", []parse.File{loose}, "loose.yaml:7:5: warning: the state a may have no arm")
+	told("what makes another doubtful", []parse.File{people("ana, li")}, "loose.yaml:7", "warning", "lead")
+}

@@ -34,6 +34,11 @@ func Parse(text string) (Address, error) {
 	return a, nil
 }
 
+// NoAddress is the error of a URL that is written without what makes it an address.
+func NoAddress(text string) error {
+	return fmt.Errorf("%s: a URL is no folder, and a repository begins with %s; %s", redact(text), prefix, forms)
+}
+
 func readURL(text string) (a Address, err error) {
 	text, where, _ := strings.Cut(text, "#")
 	a.Repository = text

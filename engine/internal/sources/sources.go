@@ -106,6 +106,8 @@ func (s *Sources) newSource(text string) (*source, error) {
 			return nil, fmt.Errorf("definitions in %w", err)
 		}
 		src.name, src.place = address.String(), &branch{repository: gitdefs.Open(address, s.o.Cache), poll: s.o.Poll}
+	} else if strings.Contains(text, "://") {
+		return nil, fmt.Errorf("definitions in %w", gitdefs.NoAddress(text))
 	} else {
 		dir, err := filepath.Abs(text)
 		if err != nil {
