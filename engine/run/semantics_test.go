@@ -19,13 +19,13 @@ var (
 
 // TestEveryRuleNamesWhatShowsItAndEveryTranscriptShowsARule compares
 // docs/semantics.md with the transcripts, and with the tests beside the
-// aggregates that have none.
+// aggregates, and here, where there is none.
 func TestEveryRuleNamesWhatShowsItAndEveryTranscriptShowsARule(t *testing.T) {
 	page, err := os.ReadFile(semantics)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := sourceOfTests(t, "../env")
+	tests := sourceOfTests(t, "../env") + sourceOfTests(t, ".")
 	shown, section, n := map[string]bool{}, "", 0
 	for _, line := range strings.Split(string(page), "\n") {
 		if name, is := strings.CutPrefix(line, "## "); is {
@@ -46,7 +46,7 @@ func TestEveryRuleNamesWhatShowsItAndEveryTranscriptShowsARule(t *testing.T) {
 			shown[q[1]] = true
 			if strings.HasPrefix(q[1], "Test") {
 				if !strings.Contains(tests, "func "+q[1]+"(") {
-					t.Errorf("%s %d: there is no test %s in engine/env", section, n, q[1])
+					t.Errorf("%s %d: there is no test %s in engine/env or engine/run", section, n, q[1])
 				}
 			} else if _, err := os.Stat(filepath.Join("testdata", q[1]+".txtar")); err != nil {
 				t.Errorf("%s %d: there is no transcript %s", section, n, q[1])
