@@ -29,9 +29,9 @@ func (m *Mutant) Noticed(list []*workflows.Scenario) bool {
 
 // Mutants lists changes to what decides in a workflow: a number in a rule a
 // little larger or smaller, another comparison, a clause of a rule left out, a
-// rule, a seat of a quorum or an exclusion taken away. What makes only a
-// warning is left alone, and what an approval binds: only a content that
-// changes while people decide could tell.
+// rule, a seat of a quorum, an exclusion, a window, an end of one or a freeze
+// taken away. What makes only a warning is left alone, and what an approval
+// binds: only a content that changes while people decide could tell.
 func Mutants(c *workflows.Catalog, name string) []*Mutant {
 	wf := c.Workflows[name]
 	if wf == nil {
@@ -141,7 +141,11 @@ func partChanges(v reflect.Value) []partChange {
 			return []partChange{{"attempts", counted(part.Attempts, part.Attempts-1), func(v reflect.Value) { v.Addr().Interface().(*workflows.Retry).Attempts-- }}}
 		}
 	case *workflows.Metric:
-		return []partChange{{"failures", counted(part.Failures, part.Failures+1), func(v reflect.Value) { v.Addr().Interface().(*workflows.Metric).Failures++ }}}
+		out := []partChange{{"failures", counted(part.Failures, part.Failures+1), func(v reflect.Value) { v.Addr().Interface().(*workflows.Metric).Failures++ }}}
+		if part.Failures > 0 {
+			out = append(out, partChange{"failures", counted(part.Failures, part.Failures-1), func(v reflect.Value) { v.Addr().Interface().(*workflows.Metric).Failures-- }})
+		}
+		return out
 	case *workflows.Approval:
 		return approvalChanges(part)
 	case *workflows.State:
@@ -154,10 +158,33 @@ func partChanges(v reflect.Value) []partChange {
 			out = append(out, partChange{"promotesFrom", part.PromotesFrom + " taken away", func(v reflect.Value) { v.Addr().Interface().(*workflows.EnvironmentSpec).PromotesFrom = "" }})
 		}
 		return out
+	case *workflows.Windows:
+		of := func(v reflect.Value) *workflows.Windows { return v.Addr().Interface().(*workflows.Windows) }
+		out := without("allow", part.Allow, func(v reflect.Value) *[]*workflows.AllowWindow { return &of(v).Allow })
+		return append(out, without("freeze", part.Freeze, func(v reflect.Value) *[]*workflows.FreezeWindow { return &of(v).Freeze })...)
+	case *workflows.AllowWindow:
+		return widened(part)
 	case *workflows.PolicySpec:
 		return without("require", part.Require, func(v reflect.Value) *[]*workflows.Rule { return &v.Addr().Interface().(*workflows.PolicySpec).Require })
 	}
 	return nil
+}
+
+// widened lists what makes a window larger: all days, or one that begins or ends
+// with the day.
+func widened(w *workflows.AllowWindow) []partChange {
+	of := func(v reflect.Value) *workflows.AllowWindow { return v.Addr().Interface().(*workflows.AllowWindow) }
+	var out []partChange
+	if len(w.Days) > 0 {
+		out = append(out, partChange{"days", "taken away", func(v reflect.Value) { of(v).Days = nil }})
+	}
+	if w.From != "" {
+		out = append(out, partChange{"from", w.From + " taken away", func(v reflect.Value) { of(v).From = "" }})
+	}
+	if w.To != "" {
+		out = append(out, partChange{"to", w.To + " taken away", func(v reflect.Value) { of(v).To = "" }})
+	}
+	return out
 }
 
 func approvalChanges(a *workflows.Approval) []partChange {

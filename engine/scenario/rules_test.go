@@ -154,6 +154,76 @@ func TestAMutantIsOneChangeOfARule(t *testing.T) {
 	}
 }
 
+// TestWhatAnEnvironmentForbidsIsTakenAwayOneByOne: its windows, its freezes and
+// how often a metric may be bad are rules like those that are written in CEL.
+func TestWhatAnEnvironmentForbidsIsTakenAwayOneByOne(t *testing.T) {
+	c := catalog(t, txtar.Parse([]byte(`-- flow.yaml --
+apiVersion: penstock/v1
+kind: Environment
+metadata: {name: production}
+spec:
+  windows:
+    allow: [{from: '09:00', to: '16:00'}, {days: [sat]}]
+    freeze: [{from: '2026-12-18', to: '2027-01-04', reason: year end}]
+---
+apiVersion: penstock/v1
+kind: Workflow
+metadata: {name: flow}
+spec:
+  initial: ship
+  states:
+    ship:
+      deploy:
+        environment: production
+        artifact: sha256:aa
+        strategy: canary
+        steps: [{weight: 5}, {analyze: 10m}, {weight: 100}]
+        analysis: [{name: errors, query: {prometheus: x}, every: 1m, pass: value < 1.0, failures: 1}]
+      next: done
+      onFail: stopped
+    done: {final: succeeded}
+    stopped: {final: failed}
+-- s.yaml --
+apiVersion: penstock/v1
+kind: Scenario
+metadata: {name: early on a day of the freeze}
+spec:
+  workflow: flow
+  start: 2026-12-18T06:00:00Z
+  tasks: {ship.errors: [{outputs: {value: 2.0}}, {outputs: {value: 0.5}}]}
+  expect: {outcome: succeeded, ends: 435h10m} # Tuesday, 5 January, 09:00
+`)))
+	var got []string
+	for _, m := range scenario.Mutants(c, "flow") {
+		if strings.Contains(m.What, " in value ") {
+			continue
+		}
+		what := m.What
+		if !m.Noticed(c.Scenarios) {
+			what += " (nobody notices)"
+		}
+		got = append(got, what)
+	}
+	want := []string{
+		"ship.deploy.analysis[0].failures: 1 → 2 (nobody notices)",
+		"ship.deploy.analysis[0].failures: 1 → 0",
+		"production windows.allow[0]: taken away",
+		"production windows.allow[1]: taken away (nobody notices)",
+		"production windows.freeze[0]: taken away",
+		"production windows.allow[0].from: 09:00 taken away",
+		"production windows.allow[0].to: 16:00 taken away (nobody notices)",
+		"production windows.allow[1].days: taken away",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	for _, s := range c.Scenarios {
+		if r := scenario.Play(c, s); !r.Passed() {
+			t.Errorf("%s: %+v", s.Metadata.Name, r.Failures)
+		}
+	}
+}
+
 // TestEveryTransitionOfEveryFeatureIsFound: from no scenario at all, a search
 // finds ones that take every transition of every workflow in testdata.
 func TestEveryTransitionOfEveryFeatureIsFound(t *testing.T) {
