@@ -197,9 +197,10 @@ func (a *app) readSources(names []string) ([]events.SourceFile, error) {
 }
 
 // definitionFiles reads the files that are named, those in the directories
-// that are named, and stdin for "-".
+// that are named, and stdin for "-"; what is named twice is read once.
 func (a *app) definitionFiles(names []string) ([]parse.File, error) {
 	var files []parse.File
+	seen := map[string]bool{}
 	for _, name := range names {
 		if name == "-" {
 			p, err := io.ReadAll(io.LimitReader(a.stdin, parse.MaxFile+1))
@@ -218,7 +219,11 @@ func (a *app) definitionFiles(names []string) ([]parse.File, error) {
 		case len(found) == 0:
 			return nil, usagef("%s: there is no .yaml or .yml file in it", name).withHint("penstock init writes some")
 		}
-		files = append(files, found...)
+		for _, f := range found {
+			if key := filepath.Clean(f.Name); !seen[key] {
+				seen[key], files = true, append(files, f)
+			}
+		}
 	}
 	return files, nil
 }

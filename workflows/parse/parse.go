@@ -115,7 +115,7 @@ func sourcesOf(files []File) (sources []origin, unread []Document, found [][]wor
 	for _, f := range files {
 		if len(f.Content) > MaxFile {
 			whole(f, workflows.Problem{Pos: workflows.Pos{File: f.Name}, Code: "too-large",
-				Message: fmt.Sprintf("the file has %d bytes, the most is %d", len(f.Content), MaxFile), Hint: "split it up"})
+				Message: fmt.Sprintf("the file is larger than %d bytes", MaxFile), Hint: "split it up"})
 			continue
 		}
 		docs := split(f.Name, f.Content)
