@@ -57,7 +57,7 @@ func TestBadInputIsRefusedSoonAndInLittleMemory(t *testing.T) {
 			repeated(99, "      - {rrule: 'FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30', for: %[2]dh}\n"), "never come"},
 		"an alias bomb": {"apiVersion: penstock/v1\nkind: Channel\nmetadata: {name: c, labels: &a0 {a: b}}\nspec: {templates: " + repeated(60, "{x: &a%[2]d [*a%[1]d, *a%[1]d, *a%[1]d], y: ") + "z" + strings.Repeat("}", 60) + "}\n",
 			"more than 64 aliases"},
-		"10 MB":        {strings.Repeat("# a comment that says nothing at all\n", 300_000), "the most is 1048576"},
+		"10 MB":        {strings.Repeat("# a comment that says nothing at all\n", 300_000), "larger than 1048576 bytes"},
 		"deep nesting": {"apiVersion: penstock/v1\nkind: Environment\nmetadata: {name: e}\nspec: {config: " + strings.Repeat("[", 200_000) + "}\n", "e.yaml:"},
 		"an expression that costs a billion": {envelope + "  inputs: {l: {type: list(string)}}\n  initial: a\n  states:\n    a: {wait: {for: 1m}, transitions: [{when: 'inputs.l.all(a, inputs.l.all(b, inputs.l.all(c, a + b != c)))', to: b}, {to: b}]}\n    b: {final: succeeded}\n",
 			"the expression may cost"},
