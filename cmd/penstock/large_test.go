@@ -31,7 +31,7 @@ const envelope = "apiVersion: penstock/v1\nkind: Workflow\nmetadata: {name: w}\n
 // or all memory, if nothing bounded it: a second and 256 MiB on a machine that
 // does nothing else.
 func TestBadInputIsRefusedSoonAndInLittleMemory(t *testing.T) {
-	const seconds, mebibytes = 4, 256 // of processor time, which a busy machine stretches
+	const seconds, mebibytes = 4 * slower, 256 * slower // of processor time, which a busy machine stretches
 	for name, tt := range map[string]struct{ text, want string }{
 		"10,000 states": {envelope + "  initial: s0\n  states:\n" + repeated(10_000, "    s%[1]d: {wait: {for: 1m}, next: s%[2]d}\n") + "    s10000: {final: succeeded}\n",
 			"a workflow has 1000 states at most"},
