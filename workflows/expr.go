@@ -176,7 +176,13 @@ func (d Duration) String() string {
 	if d > 0 && d.D()%(24*time.Hour) == 0 {
 		return strconv.Itoa(int(d.D()/(24*time.Hour))) + "d"
 	}
-	text := d.D().String()
+	return ShortDuration(d.D())
+}
+
+// ShortDuration writes a duration as Go does, without the units that are zero
+// at its end: 2h, not 2h0m0s.
+func ShortDuration(d time.Duration) string {
+	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")
 	}

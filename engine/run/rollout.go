@@ -3,8 +3,6 @@ package run
 import (
 	"cmp"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
@@ -299,23 +297,11 @@ func stepText(steps []*workflows.Step, i int) string {
 	var what string
 	switch {
 	case s.Pause > 0:
-		what = "pause for " + durationText(s.Pause.D())
+		what = "pause for " + workflows.ShortDuration(s.Pause.D())
 	case s.Analyze > 0:
-		what = "analyze for " + durationText(s.Analyze.D())
+		what = "analyze for " + workflows.ShortDuration(s.Analyze.D())
 	default:
 		what = fmt.Sprintf("weight %d", s.Weight)
 	}
 	return fmt.Sprintf("step %d of %d: %s", i+1, len(steps), what)
-}
-
-// durationText writes 5m rather than 5m0s.
-func durationText(d time.Duration) string {
-	s := d.String()
-	if d%time.Minute == 0 && d > 0 {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if d%time.Hour == 0 && d > 0 {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

@@ -207,9 +207,9 @@ func (w *world) act(i int, p *workflows.PersonAct) {
 	w.refusedActs[i] = refused
 	switch {
 	case refused && p.Expect != "refused":
-		w.fail(at, "%s %s at %s: it is refused, not accepted: %s", p.User, what, timeText(p.At.D()), answer.Reason)
+		w.fail(at, "%s %s at %s: it is refused, not accepted: %s", p.User, what, workflows.ShortDuration(p.At.D()), answer.Reason)
 	case !refused && p.Expect == "refused":
-		w.fail(at, "%s %s at %s: it is accepted, not refused", p.User, what, timeText(p.At.D()))
+		w.fail(at, "%s %s at %s: it is accepted, not refused", p.User, what, workflows.ShortDuration(p.At.D()))
 	}
 }
 

@@ -34,11 +34,11 @@ func (w *world) expect(r *Result) {
 		add("waits", "the run does not wait there", []string{"waits in " + x.Waits}, []string{outcomeText(r)})
 	}
 	if x.Ends > 0 && (r.Outcome == "" || !sameTime(x.Ends.D(), r.Took)) {
-		got := timeText(r.Took)
+		got := workflows.ShortDuration(r.Took)
 		if r.Outcome == "" {
 			got = "it has not ended"
 		}
-		add("ends", "the run ends at another time", []string{timeText(x.Ends.D())}, []string{got})
+		add("ends", "the run ends at another time", []string{workflows.ShortDuration(x.Ends.D())}, []string{got})
 	}
 	for _, name := range sortedKeys(x.Outputs) {
 		if want, got := x.Outputs[name], r.Outputs[name]; !holds(want, got) {
@@ -113,7 +113,7 @@ func effectText(task, kind string, at time.Duration, with map[string]any) string
 		s += " (" + kind + ")"
 	}
 	if at > 0 {
-		s += " at " + timeText(at)
+		s += " at " + workflows.ShortDuration(at)
 	}
 	for _, name := range sortedKeys(with) {
 		s += fmt.Sprintf(" %s=%s", name, valueText(with[name]))
@@ -165,18 +165,6 @@ func valueText(v any) string {
 		return "nothing"
 	}
 	return strings.TrimSpace(string(p))
-}
-
-// timeText writes a duration without the parts that are nought: 2h, not 2h0m0s.
-func timeText(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }
 
 // join is "a: b", or the one that is there.

@@ -66,7 +66,7 @@ func written(v reflect.Value) *yaml.Node {
 		if d == 0 {
 			return nil
 		}
-		return scalar(durationText(time.Duration(d)))
+		return scalar(workflows.ShortDuration(time.Duration(d)))
 	}
 	switch v.Kind() {
 	case reflect.Struct:
@@ -151,15 +151,4 @@ func length(n *yaml.Node) int {
 		sum += length(c)
 	}
 	return sum
-}
-
-// durationText writes 2h, not 2h0m0s.
-func durationText(d time.Duration) string {
-	s := d.String()
-	for _, unit := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(s, unit) {
-			s = s[:len(s)-2]
-		}
-	}
-	return s
 }
