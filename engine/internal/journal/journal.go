@@ -14,10 +14,12 @@
 //     partition, no record of the former owner gets in (the fence);
 //   - that every error other than ErrUnknown means: nothing was stored.
 //
-// Open gives the journal on JetStream, NewMemory its twin for simulations.
-// The package journaltest holds the tests that both pass. Checkpoints lie in
-// a stream of their own, so that a lost tail of the record does not take the
-// proof of its loss with it.
+// Open gives the journal on JetStream, OpenOn the same code on another
+// Transport, such as the fake one of simulations. NewMemory gives a small twin
+// for the tests of what stands above the journal. The package journaltest
+// holds the tests that all of them pass. Checkpoints lie in a stream of their
+// own, so that a lost tail of the record does not take the proof of its loss
+// with it.
 //
 // Publisher is the same group commit for what leaves the engine: tasks and
 // notifications, in other streams and under no fence.

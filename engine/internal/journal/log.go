@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-cd/penstock/events"
@@ -20,13 +19,12 @@ import (
 
 // Log is the journal on JetStream.
 type Log struct {
-	nc     *nats.Conn
-	js     jetstream.JetStream
+	t      Transport
 	c      *committer
 	limit  int // of a record, in bytes
 	fences fences
 
-	ckptMu sync.Mutex     // one Checkpoint at a time, so that expectations hold
+	ckptMu lock           // one Checkpoint at a time, so that expectations hold
 	ckptAt map[int]uint64 // last sequence of a partition's checkpoint, as far as known
 }
 
@@ -35,19 +33,24 @@ var _ Journal = (*Log)(nil)
 // Open opens the journal in the account of js. The streams must exist
 // (EnsureStreams). It owns no partition yet.
 func Open(ctx context.Context, js jetstream.JetStream, opts Options) (*Log, error) {
+	return OpenOn(ctx, On(js), opts)
+}
+
+// OpenOn is Open on another transport.
+func OpenOn(ctx context.Context, t Transport, opts Options) (*Log, error) {
 	opts = opts.withDefaults()
-	lim, err := streamLimits(ctx, js, events.StreamLog)
+	lim, err := streamLimits(ctx, t, events.StreamLog)
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWire(js.Conn(), events.StreamLog, opts.AckTimeout)
+	w, err := newWire(t, events.StreamLog, opts.AckTimeout)
 	if err != nil {
 		return nil, err
 	}
 	l := &Log{
-		nc: js.Conn(), js: js, limit: min(MaxRecord, lim.maxSize-headerRoom),
+		t: t, limit: min(MaxRecord, lim.maxSize-headerRoom),
 		c:      newCommitter(w, choose(opts.Sync, lim.replicas), opts),
-		ckptAt: map[int]uint64{},
+		ckptMu: make(lock, 1), ckptAt: map[int]uint64{},
 	}
 	l.c.ordered = true
 	l.c.check = l.fences.check
@@ -55,6 +58,13 @@ func Open(ctx context.Context, js jetstream.JetStream, opts Options) (*Log, erro
 	l.c.start()
 	return l, nil
 }
+
+// lock is a lock that is held while others are waited for. Who waits for it
+// waits for a channel, which a simulation can tell from a goroutine that runs.
+type lock chan struct{}
+
+func (l lock) lock()   { l <- struct{}{} }
+func (l lock) unlock() { <-l }
 
 // fences are the owner records under which a journal appends.
 type fences struct {
@@ -236,14 +246,14 @@ func (l *Log) last(ctx context.Context, stream, subject string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	answer, err := l.nc.RequestWithContext(ctx, apiPrefix(l.js)+"STREAM.MSG.GET."+stream, body)
+	answer, err := l.t.API(ctx, "STREAM.MSG.GET."+stream, body)
 	if unreachable(err) {
 		return Entry{}, fmt.Errorf("stream %s: reading %s: %w: %w", stream, subject, err, ErrUnavailable)
 	}
 	if err != nil {
 		return Entry{}, fmt.Errorf("stream %s: reading %s: %w", stream, subject, err)
 	}
-	return parseStored(stream, subject, answer.Data)
+	return parseStored(stream, subject, answer)
 }
 
 func parseStored(stream, subject string, data []byte) (Entry, error) {
@@ -277,17 +287,6 @@ func parseStored(stream, subject string, data []byte) (Entry, error) {
 	return Entry{Seq: m.Seq, Subject: m.Subject, Data: body, Time: m.Time}, nil
 }
 
-func apiPrefix(js jetstream.JetStream) string {
-	o := js.Options()
-	switch {
-	case o.APIPrefix != "":
-		return strings.TrimSuffix(o.APIPrefix, ".") + "."
-	case o.Domain != "":
-		return "$JS." + o.Domain + ".API."
-	}
-	return jetstream.DefaultAPIPrefix
-}
-
 // Close implements Journal.
 func (l *Log) Close(ctx context.Context) error { return l.c.close(ctx) }
 
@@ -297,8 +296,8 @@ func (l *Log) Checkpoint(ctx context.Context, data map[int][]byte) error {
 	if err := checkPartitions(vps); err != nil {
 		return err
 	}
-	l.ckptMu.Lock()
-	defer l.ckptMu.Unlock()
+	l.ckptMu.lock()
+	defer l.ckptMu.unlock()
 	records := make([]*record, 0, len(vps))
 	for _, vp := range vps {
 		if len(data[vp]) > l.limit {
@@ -357,8 +356,8 @@ func (l *Log) checkpointAt(ctx context.Context, vp int) (uint64, error) {
 }
 
 func (l *Log) forgetCheckpoints(vps []int) {
-	l.ckptMu.Lock()
-	defer l.ckptMu.Unlock()
+	l.ckptMu.lock()
+	defer l.ckptMu.unlock()
 	for _, vp := range vps {
 		delete(l.ckptAt, vp)
 	}

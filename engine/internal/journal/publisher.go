@@ -10,12 +10,17 @@ import (
 // NewPublisher gives a publisher for one stream in the account of js, with a
 // connection of its own if what it sends shall not wait for others.
 func NewPublisher(ctx context.Context, js jetstream.JetStream, stream string, opts Options) (Publisher, error) {
+	return NewPublisherOn(ctx, On(js), stream, opts)
+}
+
+// NewPublisherOn is NewPublisher on another transport.
+func NewPublisherOn(ctx context.Context, t Transport, stream string, opts Options) (Publisher, error) {
 	opts = opts.withDefaults()
-	lim, err := streamLimits(ctx, js, stream)
+	lim, err := streamLimits(ctx, t, stream)
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWire(js.Conn(), stream, opts.AckTimeout)
+	w, err := newWire(t, stream, opts.AckTimeout)
 	if err != nil {
 		return nil, err
 	}

@@ -153,7 +153,7 @@ func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer) error {
 func (r *reader) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	ctx, cancel := oneRequest(ctx)
 	defer cancel()
-	s, err := r.l.js.Stream(ctx, r.stream)
+	s, err := r.l.t.Stream(ctx, r.stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, final{fmt.Errorf("stream %s: reading: %w", r.stream, err)}
 	}
@@ -193,7 +193,7 @@ func endsBefore(stream string, last, next uint64) error {
 func (r *reader) drop(cons jetstream.Consumer) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = r.l.js.DeleteConsumer(ctx, r.stream, cons.CachedInfo().Name)
+	_ = r.l.t.DeleteConsumer(ctx, r.stream, cons.CachedInfo().Name)
 }
 
 // until reads up to the record that is the last one now.
@@ -269,7 +269,7 @@ func (l *Log) lastPerSubject(ctx context.Context, stream, filter string, fn func
 // From implements Journal.
 func (l *Log) From(ctx context.Context, seq uint64, fn func(Entry) error) error {
 	one, cancel := oneRequest(ctx)
-	s, err := l.js.Stream(one, events.StreamLog)
+	s, err := l.t.Stream(one, events.StreamLog)
 	cancel()
 	if err != nil {
 		return fmt.Errorf("stream %s: reading: %w", events.StreamLog, err)

@@ -150,10 +150,10 @@ type limits struct {
 	maxSize  int // of a message with its headers, in bytes
 }
 
-func streamLimits(ctx context.Context, js jetstream.JetStream, name string) (limits, error) {
+func streamLimits(ctx context.Context, t Transport, name string) (limits, error) {
 	ctx, cancel := oneRequest(ctx)
 	defer cancel()
-	s, err := js.Stream(ctx, name)
+	s, err := t.Stream(ctx, name)
 	if err != nil {
 		return limits{}, fmt.Errorf("stream %s cannot be looked up: %w", name, err)
 	}
@@ -161,7 +161,7 @@ func streamLimits(ctx context.Context, js jetstream.JetStream, name string) (lim
 	if !cfg.AllowAtomicPublish {
 		return limits{}, fmt.Errorf("stream %s does not allow atomic batches: create it with AllowAtomicPublish", name)
 	}
-	size := int(js.Conn().MaxPayload())
+	size := int(t.MaxPayload())
 	if cfg.MaxMsgSize > 0 {
 		size = min(size, int(cfg.MaxMsgSize))
 	}

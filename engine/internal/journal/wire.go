@@ -40,10 +40,10 @@ type flight struct {
 // wire sends flights and pairs the server's answers with them: one inbox, one
 // subscription, a token for each flight.
 type wire struct {
-	nc      *nats.Conn
+	t       Transport
 	stream  string
 	inbox   string
-	sub     *nats.Subscription
+	mute    func() // ends the answers
 	timeout time.Duration
 
 	sendMu  sync.Mutex // one flight after the other, so that order holds
@@ -53,29 +53,24 @@ type wire struct {
 	next    uint64
 	pending map[string]*flight
 	closed  bool
-	status  chan nats.Status
+	lost    <-chan nats.Status
+	forget  func() // gives lost back
 	stop    chan struct{}
 	watcher sync.WaitGroup
 }
 
-func newWire(nc *nats.Conn, stream string, timeout time.Duration) (*wire, error) {
+func newWire(t Transport, stream string, timeout time.Duration) (*wire, error) {
 	w := &wire{
-		nc: nc, stream: stream, timeout: timeout,
-		inbox:   nc.NewInbox() + ".",
+		t: t, stream: stream, timeout: timeout,
 		scratch: nats.Header{},
 		pending: map[string]*flight{},
 		stop:    make(chan struct{}),
 	}
-	sub, err := nc.Subscribe(w.inbox+"*", w.answer)
-	if err != nil {
+	var err error
+	if w.inbox, w.mute, err = t.Listen(w.answer); err != nil {
 		return nil, fmt.Errorf("subscribing to the answers of stream %s: %w", stream, err)
 	}
-	w.sub = sub
-	// Answers are small, but a slow consumer would turn them into unknown outcomes.
-	if err := sub.SetPendingLimits(-1, -1); err != nil {
-		return nil, fmt.Errorf("subscribing to the answers of stream %s: %w", stream, err)
-	}
-	w.status = nc.StatusChanged(nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	w.lost, w.forget = t.Interrupted()
 	w.watcher.Go(w.watch)
 	return w, nil
 }
@@ -83,7 +78,7 @@ func newWire(nc *nats.Conn, stream string, timeout time.Duration) (*wire, error)
 // send puts records on their way and calls landed once: with the sequence of
 // the first, or with an error, perhaps before send returns.
 func (w *wire) send(records []*record, batch bool, landed func(uint64, error)) {
-	if !w.nc.IsConnected() {
+	if !w.t.Connected() {
 		landed(0, fmt.Errorf("stream %s: no connection to the server: %w", w.stream, ErrUnavailable))
 		return
 	}
@@ -132,7 +127,7 @@ func (w *wire) publish(f *flight, reply string) error {
 				w.scratch["Nats-Batch-Commit"] = []string{"1"}
 			}
 		}
-		if err := w.nc.PublishMsg(&msg); err != nil {
+		if err := w.t.Send(&msg); err != nil {
 			return err
 		}
 	}
@@ -191,7 +186,7 @@ func (w *wire) watch() {
 		select {
 		case <-w.stop:
 			return
-		case <-w.status:
+		case <-w.lost:
 			w.giveUp(func(*flight) bool { return true }, errors.New("the connection was lost"))
 		case now := <-tick.C:
 			w.giveUp(func(f *flight) bool { return now.After(f.deadline) },
@@ -226,7 +221,7 @@ func (w *wire) close() {
 	}
 	close(w.stop)
 	w.watcher.Wait()
-	w.nc.RemoveStatusListener(w.status)
-	_ = w.sub.Unsubscribe() // fails only when the connection is closed, which unsubscribes too
+	w.forget()
+	w.mute()
 	w.giveUp(func(*flight) bool { return true }, errors.New("closed while it was on its way"))
 }
