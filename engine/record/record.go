@@ -44,8 +44,9 @@ type Record struct {
 	ID        string          `json:"id"`
 	V         int64           `json:"v"`
 	Prev      string          `json:"prev,omitempty"` // Hash of version V-1; empty for 1
-	Catalog   string          `json:"cat,omitempty"`  // digest of the definitions in force that it was decided with
 	T         int64           `json:"t"`              // logical time, milliseconds since 1970 UTC
+	Summary   *Summary        `json:"h,omitempty"`    // of State; up to here it is the head
+	Catalog   string          `json:"cat,omitempty"`  // digest of the definitions in force that it was decided with
 	Engine    string          `json:"eng,omitempty"`  // instance that wrote it
 	Core      int             `json:"core,omitempty"` // version of the core that decided it (run.CoreVersion)
 	In        Input           `json:"in"`

@@ -10,30 +10,30 @@ import (
 
 // stored carries on after a record was stored: deadlines, heartbeats to
 // expect, messages to send.
-func (o *Owner) stored(k key, l *lane, seq uint64) {
-	o.follow(k, l.state)
+func (o *Owner) stored(k key, l *lane, seq uint64, r *record.Record) {
+	o.follow(k, *r.Summary, l.state)
 	if o.o.Observe != nil {
-		o.o.Observe(Entry{Aggregate: k.agg, ID: k.id, V: l.v, Seq: seq, State: l.state})
+		o.o.Observe(Entry{Aggregate: k.agg, ID: k.id, V: l.v, T: r.T, Seq: seq, Summary: *r.Summary, State: l.state})
 	}
 }
 
 // follow derives from a state what is to be watched and sent.
-func (o *Owner) follow(k key, state any) {
-	o.watch(k, state)
+func (o *Owner) follow(k key, sum record.Summary, state any) {
+	o.watch(k, sum, state)
 	o.deliver(k, outboxOf(state))
 }
 
-// watch notes the deadlines and the heartbeats that a state waits for.
-func (o *Owner) watch(k key, state any) {
-	if d, ok := state.(interface{ NextDeadline() int64 }); ok {
-		o.due.set(k, d.NextDeadline())
-	}
-	s, ok := state.(*run.State)
-	if !ok {
+// watch notes the deadline and the heartbeats that an aggregate waits for.
+// state is nil when nothing is to be done for it.
+func (o *Owner) watch(k key, sum record.Summary, state any) {
+	o.due.set(k, sum.Due)
+	if k.agg != record.Run {
 		return
 	}
-	o.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
-	o.ears.set(k.id, s.Listens())
+	if s, ok := state.(*run.State); ok {
+		o.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
+	}
+	o.ears.set(k.id, sum.Listen)
 }
 
 // outboxOf gives the messages of an aggregate that wait for an answer.

@@ -132,7 +132,9 @@ func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
 		}
 		if r == nil {
 			if in.Kind == record.InTimer { // the deadline was taken from the heap, and another one may stand
-				o.follow(k, l.state)
+				if s, ok := l.state.(summarized); ok {
+					o.follow(k, s.Summary(), l.state)
+				}
 			}
 			return answer
 		}
@@ -144,7 +146,7 @@ func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
 		switch {
 		case err == nil:
 			l.state, l.v, l.head = next, r.V, record.Hash(stored)
-			o.stored(k, l, seq)
+			o.stored(k, l, seq, r)
 			answer.Record = r.V
 			o.trace("record carried out within the engine", k, r.V)
 			return answer
@@ -280,6 +282,7 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 		return nil, nil, answer, nil
 	}
 	r.Answer = ans
+	r.Summary = new(next.(summarized).Summary())
 	r.State, err = json.Marshal(next)
 	return r, next, answer, err
 }

@@ -58,11 +58,14 @@ type Ticket interface {
 type Observer func(e Entry)
 
 // Entry is an aggregate after a record. State is *run.State,
-// *env.Environment, *env.Event, *env.Key or *env.Schedule.
+// *env.Environment, *env.Event, *env.Key or *env.Schedule; it is nil in what is
+// read at a start unless Summary says that it is needed.
 type Entry struct {
 	Aggregate, ID string
 	V             int64
+	T             int64 // logical time of the record
 	Seq           uint64
+	Summary       record.Summary
 	State         any
 }
 

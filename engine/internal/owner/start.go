@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
-	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
 )
 
@@ -22,25 +21,16 @@ func (o *Owner) Start(ctx context.Context) error {
 	}
 	unanswered := map[key]any{}
 	err := o.o.Journal.LastPerSubject(ctx, "penstock.log.>", func(e journal.Entry) error {
-		r, state, err := decode(e.Data)
+		last, err := EntryOf(e)
 		if err != nil {
-			o.stop(partitionOf(e.Subject), fmt.Errorf("%s, sequence %d: %w", e.Subject, e.Seq, err))
+			o.stop(partitionOf(e.Subject), unreadable(e, err))
 			return nil
 		}
-		k := key{r.Aggregate, r.ID}
-		o.clock.atLeast(r.T)
-		if o.o.Observe != nil {
-			o.o.Observe(Entry{Aggregate: k.agg, ID: k.id, V: r.V, Seq: e.Seq, State: state})
-		}
-		o.watch(k, state)
-		if s, ok := state.(*run.State); ok && o.o.Queued != nil {
-			for _, q := range s.Queued() {
-				o.o.Queued(q[0], q[1])
-			}
-		}
+		o.recovered(last)
+		k := key{last.Aggregate, last.ID}
 		delete(unanswered, k)
-		if len(outboxOf(state)) > 0 {
-			unanswered[k] = state
+		if len(outboxOf(last.State)) > 0 {
+			unanswered[k] = last.State
 		}
 		return nil
 	})
