@@ -14,7 +14,7 @@ revision = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 version = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist check test race fuzz proof corpus docker demo clean
+.PHONY: help build dist check test race contract fuzz proof corpus docker demo clean
 
 help: ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,7 +47,10 @@ test: ## all tests
 	$(GO) test ./...
 
 race: ## the core under the race detector, short form
-	$(GO) test -race -short ./events/... ./internal/... ./workflows/... ./engine/... ./workers
+	$(GO) test -race -short ./events/... ./workflows/... ./engine/... ./workers
+
+contract: ## what Penstock relies on in the NATS server, at every new version of it
+	$(GO) test -count=1 -v ./engine/internal/contract | grep -v '^=== '
 
 # An end in the middle of an execution is told as a failure (context deadline exceeded) and is none.
 fuzz: ## every fuzz target for FUZZTIME (20s)
