@@ -1,8 +1,6 @@
 package run
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 
 	"github.com/penstock-cd/penstock/engine/record"
@@ -43,7 +41,7 @@ func Verify(id string, stored [][]byte, lookup Lookup) events.Verification {
 			v.Problems = append(v.Problems, fmt.Sprintf("record %d: its state cannot be read: %v", i+1, err))
 			break
 		}
-		differ := refold(prev, s, r, p, lookup)
+		differ := Refold(prev, s, r, p, lookup)
 		if len(differ) > 0 && r.Core != CoreVersion {
 			differ = append(differ, fmt.Sprintf("record %d: it says that version %d of the core decided it, and this is version %d: verify it with the Penstock of that version", r.V, r.Core, CoreVersion))
 		}
@@ -59,27 +57,14 @@ func Verify(id string, stored [][]byte, lookup Lookup) events.Verification {
 	return v
 }
 
-// outcome is what a record says was decided, as it is stored: decoded and
-// encoded again, large numbers would not be the same.
-type outcome struct {
-	Answer    json.RawMessage `json:"ans"`
-	Decisions json.RawMessage `json:"dec"`
-	Events    json.RawMessage `json:"ev"`
-	Tasks     json.RawMessage `json:"tasks"`
-	State     json.RawMessage `json:"state"`
-}
-
-// refold decides a record again and tells what differs.
-func refold(prev, s *State, r *record.Record, stored []byte, lookup Lookup) (problems []string) {
+// Refold decides a record of a run again and tells what differs. prev is the
+// state before it, nil for the first; s is its own state.
+func Refold(prev, s *State, r *record.Record, stored []byte, lookup Lookup) (problems []string) {
 	defer func() {
 		if p := recover(); p != nil { // a state that was changed may be one that cannot be
 			problems = append(problems, fmt.Sprintf("record %d: it cannot be decided again: %v", r.V, p))
 		}
 	}()
-	var o outcome
-	if err := json.Unmarshal(stored, &o); err != nil {
-		return []string{fmt.Sprintf("record %d: %v", r.V, err)}
-	}
 	d, err := lookup(s.Catalog, r.Catalog, s.Workflow)
 	if err != nil {
 		return []string{fmt.Sprintf("record %d: its definitions are not there: %v", r.V, err)}
@@ -91,31 +76,6 @@ func refold(prev, s *State, r *record.Record, stored []byte, lookup Lookup) (pro
 	if r.T != s.Now {
 		problems = append(problems, fmt.Sprintf("record %d: it says that it was made at %d, its state at %d", r.V, r.T, s.Now))
 	}
-	compare := func(what string, stored json.RawMessage, decided any, some bool) {
-		if !some && stored == nil {
-			return // nothing, as decided
-		}
-		var a bytes.Buffer
-		errA := json.Compact(&a, stored)
-		b, errB := json.Marshal(decided)
-		if a := a.Bytes(); errA != nil || errB != nil || !bytes.Equal(a, b) {
-			problems = append(problems, fmt.Sprintf("record %d: decided again, its %s differ: stored %s, again %s", r.V, what, excerpt(a, b), excerpt(b, a)))
-		}
-	}
-	compare("answer", o.Answer, again.Answer, true)
-	compare("decisions", o.Decisions, again.Decisions, len(again.Decisions) > 0)
-	compare("events", o.Events, again.Events, len(again.Events) > 0)
-	compare("tasks", o.Tasks, again.Tasks, len(again.Tasks) > 0)
-	compare("state", o.State, again.State, true)
-	return problems
-}
-
-// excerpt is the part of a around the first difference from b.
-func excerpt(a, b []byte) string {
-	i := 0
-	for i < len(a) && i < len(b) && a[i] == b[i] {
-		i++
-	}
-	from, to := max(0, i-40), min(len(a), i+60)
-	return fmt.Sprintf("…%s…", a[from:to])
+	return append(problems, record.Differences(stored, r.V, record.Outcome{Answer: again.Answer, Decisions: again.Decisions,
+		Events: again.Events, Tasks: again.Tasks, State: again.State})...)
 }

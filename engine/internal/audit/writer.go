@@ -1,0 +1,320 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+)
+
+// What is stored at once.
+const (
+	groupBytes = 4 << 20   // of records: a group under load
+	partBytes  = 256 << 10 // of records of one message, unless one alone is larger
+)
+
+// Source is what the writer reads: LOG. A journal.Journal is one.
+type Source interface {
+	From(ctx context.Context, seq uint64, fn func(journal.Entry) error) error
+	Tail(ctx context.Context, seq uint64, fn func(journal.Entry) error) error
+}
+
+// Options configure a Writer.
+type Options struct {
+	Source   Source
+	Store    Store
+	Instance string
+	// Stop is told of partitions whose records do not fit. It may be called
+	// for one that is stopped already, or that another engine owns.
+	Stop func(vp int, err error)
+	Log  *slog.Logger
+	Now  func() time.Time // time.Now when nil
+}
+
+// Writer brings LOG into the audit log. One at a time does; more do no harm.
+type Writer struct {
+	o         Options
+	every     time.Duration // a group is stored at least so often
+	confirmed atomic.Uint64
+}
+
+// NewWriter makes a writer; Run does the work.
+func NewWriter(o Options) *Writer {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Writer{o: o, every: time.Second}
+}
+
+// Confirmed is the sequence of LOG up to which everything is in the audit log,
+// as far as this writer knows.
+func (w *Writer) Confirmed() uint64 { return w.confirmed.Load() }
+
+// Run writes until ctx ends. It stands off and begins anew, from what the log
+// itself says, whenever anything is amiss.
+func (w *Writer) Run(ctx context.Context) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		before := w.Confirmed()
+		err := w.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if w.Confirmed() > before {
+			wait = 100 * time.Millisecond
+		}
+		w.o.Log.Warn("the audit log is not written for a moment; it goes on from where it stands", "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// session writes until something is amiss.
+func (w *Writer) session(ctx context.Context) error {
+	at, err := find(ctx, w.o.Store)
+	if err != nil {
+		return err
+	}
+	if at, err = w.reconcile(ctx, at); err != nil {
+		return err
+	}
+	w.confirmed.Store(at.pos)
+	g := &group{w: w, at: at, next: at.pos + 1, chain: newChain()}
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var work sync.WaitGroup
+	work.Go(func() {
+		tick := time.NewTicker(w.every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				if err := g.flush(reading); err != nil {
+					stop(err)
+					return
+				}
+			case <-reading.Done():
+				return
+			}
+		}
+	})
+	err = w.o.Source.Tail(reading, g.next, func(e journal.Entry) error { return g.take(reading, e) })
+	if cause := context.Cause(reading); cause != nil {
+		err = cause
+	}
+	stop(err)
+	work.Wait()
+	if ctx.Err() != nil { // a clean end: what was read is stored
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		return g.flush(last)
+	}
+	return err
+}
+
+// reconcile compares the end of the audit log with LOG and writes down what
+// LOG has lost.
+func (w *Writer) reconcile(ctx context.Context, at place) (place, error) {
+	loss, changed, err := compare(ctx, w.o.Store, w.o.Source, at)
+	if err != nil {
+		return at, err
+	}
+	for vp, err := range changed {
+		w.stop(vp, err)
+	}
+	if loss == nil {
+		return at, nil
+	}
+	w.o.Log.Error("the end of the record was lost: the audit log has more of it than the store", "from", loss.From, "to", loss.To, "partitions", loss.Partitions)
+	for _, vp := range loss.Partitions {
+		w.stop(vp, fmt.Errorf("its newest records were lost: the audit log has records up to sequence %d, the store has others, or none, from %d on", loss.To, loss.From))
+	}
+	now := w.o.Now()
+	pos := min(at.pos, loss.From-1)
+	for seq := range at.have {
+		if seq >= loss.From {
+			delete(at.have, seq)
+		}
+	}
+	h := Header{Format: FormatVersion, Kind: KindLoss, Writer: w.o.Instance, At: now.UnixMilli(), Pos: pos, Open: at.open(), Prev: at.digest, VP: -1, Loss: loss}
+	line, err := json.Marshal(h)
+	if err != nil {
+		return at, err
+	}
+	if err := w.o.Store.Append(ctx, at.seq, []Out{{Subject: subject(-1, now), Data: line}}); err != nil {
+		return at, err
+	}
+	return find(ctx, w.o.Store)
+}
+
+func (w *Writer) stop(vp int, err error) {
+	w.o.Log.Error("the audit log has found records that do not fit", "partition", vp, "error", err)
+	if w.o.Stop != nil {
+		w.o.Stop(vp, err)
+	}
+}
+
+// group is what was read and not stored yet.
+type group struct {
+	w     *Writer
+	chain *chain
+
+	mu      sync.Mutex
+	at      place
+	next    uint64 // sequence that comes next
+	entries []taken
+	size    int
+	missing [][2]uint64
+	broken  bool // the session is over
+}
+
+// taken is a record that was read.
+type taken struct {
+	journal.Entry
+	vp   int
+	key  string
+	hash [sha256.Size]byte
+	why  string // it does not fit
+}
+
+// take takes the next record of LOG.
+func (g *group) take(ctx context.Context, e journal.Entry) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e.Seq > g.next {
+		g.missing = append(g.missing, [2]uint64{g.next, e.Seq - 1})
+		g.w.o.Log.Error("records are missing in the store", "from", g.next, "to", e.Seq-1)
+	}
+	g.next = e.Seq + 1
+	t := taken{Entry: e, hash: sha256.Sum256(e.Data)}
+	var err error
+	if t.vp, t.key, err = split(e.Subject); err != nil {
+		return err // nobody can have stored it: the stream takes no other subjects
+	}
+	fault := g.chain.check(&t)
+	if fault != nil {
+		// Where a partition was let go on after a loss, what was seen before
+		// does not count any more, and the log has more than we know.
+		if last, err := g.w.o.Store.Last(ctx); err != nil || last.Seq != g.at.seq {
+			return cmp.Or(err, ErrBehind)
+		}
+		t.why = fault.Error()
+	}
+	if g.at.have[e.Seq] {
+		return nil
+	}
+	g.entries = append(g.entries, t)
+	if g.size += len(e.Data); g.size >= groupBytes || fault != nil {
+		if err := g.store(ctx); err != nil {
+			return err
+		}
+	}
+	if fault != nil { // it is written down, so that it is told once
+		g.w.stop(t.vp, fmt.Errorf("%s, sequence %d: %w", e.Subject, e.Seq, fault))
+	}
+	return nil
+}
+
+// flush stores what was read.
+func (g *group) flush(ctx context.Context) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.store(ctx)
+}
+
+// store stores what was read as one group. The caller holds the lock.
+func (g *group) store(ctx context.Context) error {
+	if len(g.entries) == 0 || g.broken || g.next <= g.at.to { // of a torn group all that is missing goes at once
+		return nil
+	}
+	msgs, digest, err := g.encode()
+	if err == nil {
+		err = g.w.o.Store.Append(ctx, g.at.seq, msgs)
+	}
+	if err != nil {
+		g.broken = true
+		return err
+	}
+	g.at = place{seq: g.at.seq + uint64(len(msgs)), digest: digest, pos: g.next - 1}
+	clear(g.entries)
+	g.entries, g.size, g.missing = g.entries[:0], 0, nil
+	g.w.confirmed.Store(g.at.pos)
+	return nil
+}
+
+// encode makes the messages of a group and the digest of the last.
+func (g *group) encode() ([]Out, string, error) {
+	slices.SortStableFunc(g.entries, func(a, b taken) int { return cmp.Compare(a.vp, b.vp) })
+	var parts [][]taken
+	for rest := g.entries; len(rest) > 0; {
+		n, size := 0, 0
+		for n < len(rest) && rest[n].vp == rest[0].vp && (n == 0 || size+len(rest[n].Data) <= partBytes) {
+			size += len(rest[n].Data)
+			n++
+		}
+		parts = append(parts, rest[:n])
+		rest = rest[n:]
+	}
+	now := g.w.o.Now()
+	h := Header{Format: FormatVersion, Kind: KindLog, Writer: g.w.o.Instance, At: now.UnixMilli(), Prev: g.at.digest,
+		From: g.at.pos + 1, To: g.next - 1, Parts: len(parts)}
+	msgs := make([]Out, len(parts))
+	for i, part := range parts {
+		h.Part, h.VP, h.Pos, h.Open, h.Missing = i+1, part[0].vp, g.at.pos, true, nil
+		if i == 0 {
+			h.Missing = g.missing
+		}
+		if i == len(parts)-1 {
+			h.Pos, h.Open = h.To, false
+		}
+		data, digest, err := encode(h, part)
+		if err != nil {
+			return nil, "", err
+		}
+		msgs[i] = Out{Subject: subject(h.VP, now), Data: data}
+		h.Prev = digest
+	}
+	return msgs, h.Prev, nil
+}
+
+// encode makes a message.
+func encode(h Header, part []taken) (data []byte, digest string, err error) {
+	h.Records, h.Breaks = make([]Stored, len(part)), nil
+	size := 0
+	for i, t := range part {
+		h.Records[i] = Stored{Seq: t.Seq, Time: t.Time.UnixMilli(), Key: t.key, Size: len(t.Data)}
+		size += len(t.Data) + 1
+		if t.why != "" {
+			h.Breaks = append(h.Breaks, Break{Seq: t.Seq, Why: t.why})
+		}
+	}
+	line, err := json.Marshal(h)
+	if err != nil {
+		return nil, "", err
+	}
+	d := newDigest(h.Prev, line)
+	data = make([]byte, 0, len(line)+1+size)
+	data = append(append(data, line...), '\n')
+	for _, t := range part {
+		data = append(append(data, t.Data...), '\n')
+		d.record(t.hash)
+	}
+	return data, d.sum(), nil
+}
+
+// errChain is a record that does not follow the one before.
+var errChain = errors.New("the chain of records is broken")
