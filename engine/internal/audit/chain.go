@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash/maphash"
+
+	"github.com/penstock-cd/penstock/engine/record"
 )
 
 // remembered is how many aggregates the writer's check knows at least of those
@@ -31,7 +33,7 @@ func (c *chain) check(t *taken) error {
 	if t.key == "" {
 		return nil // an owner record
 	}
-	h, err := decodeHead(t.Data)
+	h, err := record.DecodeHead(t.Data)
 	if err != nil {
 		return err
 	}
@@ -56,7 +58,7 @@ func (c *chain) check(t *taken) error {
 
 // follows checks a record against the version and the beginning of the hash
 // of the one before it. unknown says that these are not known.
-func follows(h head, v int64, hash string, unknown bool) error {
+func follows(h record.Head, v int64, hash string, unknown bool) error {
 	switch {
 	case unknown:
 		return nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
 )
 
@@ -27,9 +28,9 @@ func History(ctx context.Context, log interface {
 	if err != nil {
 		return nil, err
 	}
-	first := head{V: -1} // of what LOG has
+	first := record.Head{V: -1} // of what LOG has
 	if len(list) > 0 {
-		if first, err = decodeHead(list[0].Data); err != nil || first.V == 1 {
+		if first, err = record.DecodeHead(list[0].Data); err != nil || first.V == 1 {
 			return list, nil // whoever reads it says what is wrong with it
 		}
 	}
@@ -49,7 +50,7 @@ func History(ctx context.Context, log interface {
 
 // older reads what the audit log has of an aggregate before the record that
 // first heads; all when its version is -1. whole says that nothing is missing.
-func older(ctx context.Context, s Store, vp int, key string, since time.Time, first head) (list []journal.Entry, whole bool, err error) {
+func older(ctx context.Context, s Store, vp int, key string, since time.Time, first record.Head) (list []journal.Entry, whole bool, err error) {
 	var versions []int64
 	err = s.Read(ctx, Query{Filter: filterOf(vp), Since: since}, func(raw Raw) error {
 		m, err := decode(raw)
@@ -60,7 +61,7 @@ func older(ctx context.Context, s Store, vp int, key string, since time.Time, fi
 			if e.Key != key {
 				continue
 			}
-			h, err := decodeHead(e.Data)
+			h, err := record.DecodeHead(e.Data)
 			if err != nil {
 				return err
 			}

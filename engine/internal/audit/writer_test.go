@@ -22,6 +22,7 @@ type logged struct {
 	mem   *journal.Memory
 	log   journal.Journal
 	store *Memory
+	audit Store // store, or another one
 	heads map[string]*record.Record
 	hash  map[string]string
 
@@ -31,6 +32,7 @@ type logged struct {
 
 func newLogged(t *testing.T) *logged {
 	l := &logged{T: t, mem: journal.NewMemory(nil), store: NewMemory(nil), heads: map[string]*record.Record{}, hash: map[string]string{}, stopped: map[int]string{}}
+	l.audit = l.store
 	l.open()
 	return l
 }
@@ -74,7 +76,7 @@ func (l *logged) put(r *record.Record) {
 }
 
 func (l *logged) writer(name string) *Writer {
-	w := NewWriter(Options{Source: l.log, Store: l.store, Instance: name, Stop: func(vp int, err error) {
+	w := NewWriter(Options{Source: l.log, Store: l.audit, Instance: name, Stop: func(vp int, err error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.stopped[vp] = err.Error()
@@ -106,7 +108,7 @@ func (l *logged) await(done func() bool) {
 }
 
 func (l *logged) position() uint64 {
-	p, err := find(l.Context(), l.store)
+	p, err := find(l.Context(), l.audit)
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -133,7 +135,7 @@ func (l *logged) same() {
 	}
 	got := map[uint64]Entry{}
 	byVP := map[int]uint64{}
-	err := l.store.Read(l.Context(), Query{}, func(raw Raw) error {
+	err := l.audit.Read(l.Context(), Query{}, func(raw Raw) error {
 		m, err := decode(raw)
 		if err != nil {
 			return err
@@ -168,7 +170,7 @@ func (l *logged) same() {
 
 func (l *logged) whole() []string {
 	l.Helper()
-	r, err := VerifyLog(l.Context(), l.store)
+	r, err := VerifyLog(l.Context(), l.audit)
 	if err != nil {
 		l.Fatal(err)
 	}

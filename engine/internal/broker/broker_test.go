@@ -302,7 +302,7 @@ func TestFullStoreRefusesClearlyAndLosesNothing(t *testing.T) {
 		t.Fatalf("%d events were taken, refusal %v", acked, refusal)
 	}
 	// The record has room still, whatever others have filled.
-	publish(t, b.Engine, "penstock.audit.202601", "record")
+	publish(t, b.Engine, "penstock.audit.202601.7", "record")
 	stop(t, b)
 	b = startIn(t, Options{Dir: dir})
 	if n := stored(t, b.Ext, events.StreamIngress); n != uint64(acked) {

@@ -35,29 +35,39 @@ type wanted struct {
 	conn   *nats.Conn
 	share  int64
 	config jetstream.StreamConfig
+	// former are configurations that earlier versions made. A stream of the
+	// embedded server that has one of them is changed; it is nobody else's.
+	former []jetstream.StreamConfig
 }
 
 // streams are those that this package answers for. The record and its
 // checkpoints are the journal's.
 func (b *Broker) streams() []wanted {
+	audit := jetstream.StreamConfig{
+		Name: events.StreamAudit, Description: "the audit log",
+		Subjects: []string{"penstock.audit.>"},
+		Discard:  jetstream.DiscardNew, AllowAtomicPublish: true, DenyDelete: true, DenyPurge: true, Compression: jetstream.S2Compression,
+	}
+	reserved := audit // when nobody wrote it yet
+	reserved.Subjects, reserved.AllowAtomicPublish = []string{"penstock.audit.*"}, false
 	return []wanted{
-		{b.Ext, 10, jetstream.StreamConfig{
+		{conn: b.Ext, share: 10, config: jetstream.StreamConfig{
 			Name: events.StreamIngress, Description: "events of other services, until they are recorded",
 			Subjects: []string{"penstock.ev." + events.DefaultTenant + ".>"},
 			Discard:  jetstream.DiscardNew, MaxAge: ingressAge, Duplicates: dupeWindow, DenyDelete: true,
 			MaxMsgSize: events.MaxEventSize + headerRoom,
 		}},
-		{b.Work, 10, jetstream.StreamConfig{
+		{conn: b.Work, share: 10, config: jetstream.StreamConfig{
 			Name: events.StreamTasks, Description: "tasks for workers",
 			Subjects: []string{"penstock.task.>"},
 			Discard:  jetstream.DiscardNew, MaxAge: taskAge, AllowAtomicPublish: true, DenyDelete: true,
 		}},
-		{b.Work, 15, jetstream.StreamConfig{
+		{conn: b.Work, share: 15, config: jetstream.StreamConfig{
 			Name: events.StreamOutput, Description: "what tasks print",
 			Subjects: []string{"penstock.output.>"},
 			Discard:  jetstream.DiscardOld, MaxAge: outputAge, DenyDelete: true, Compression: jetstream.S2Compression,
 		}},
-		{b.Work, 25, jetstream.StreamConfig{
+		{conn: b.Work, share: 25, config: jetstream.StreamConfig{
 			// An object store without roll-up: with it, one message of any
 			// worker could wipe the whole store. Objects are named by their
 			// digest, so nothing ever needs to be replaced.
@@ -65,24 +75,21 @@ func (b *Broker) streams() []wanted {
 			Subjects: []string{"$O." + events.BucketBlobs + ".C.>", "$O." + events.BucketBlobs + ".M.>"},
 			Discard:  jetstream.DiscardNew, DenyDelete: true,
 		}},
-		{b.Notify, 10, jetstream.StreamConfig{
+		{conn: b.Notify, share: 10, config: jetstream.StreamConfig{
 			Name: events.StreamOut, Description: "what Penstock reports",
 			Subjects: []string{"penstock.out.>"},
 			Discard:  jetstream.DiscardOld, MaxAge: outAge, AllowAtomicPublish: true, DenyDelete: true,
 			RePublish: &jetstream.RePublish{Source: "penstock.out.>", Destination: "penstock.live.>"},
 		}},
-		{b.Engine, 0, jetstream.StreamConfig{
-			Name: events.StreamAudit, Description: "the audit log",
-			Subjects: []string{"penstock.audit.*"},
-			Discard:  jetstream.DiscardNew, DenyDelete: true, DenyPurge: true, Compression: jetstream.S2Compression,
-		}},
+		{conn: b.Engine, config: audit, former: []jetstream.StreamConfig{reserved}},
 	}
 }
 
 // EnsureStreams makes the streams for ingress, tasks, output, artifacts,
 // outgoing events and audit, and the bucket of definitions, where they do not
 // exist. One that exists with other properties than those that Penstock relies
-// on is left as it is, and all differences are in the error.
+// on is left as it is, and all differences are in the error; only what an
+// earlier version has made in the embedded server is brought up to date.
 func (b *Broker) EnsureStreams(ctx context.Context) error {
 	var errs []error
 	for _, w := range b.streams() {
@@ -90,19 +97,24 @@ func (b *Broker) EnsureStreams(ctx context.Context) error {
 		if w.share > 0 && b.maxStore > 0 {
 			w.config.MaxBytes = b.maxStore / 100 * w.share
 		}
-		errs = append(errs, ensureStream(ctx, w.conn, w.config, b.opts.External == nil))
+		for i := range w.former {
+			w.former[i].Retention, w.former[i].Storage, w.former[i].Replicas = w.config.Retention, w.config.Storage, w.config.Replicas
+		}
+		errs = append(errs, ensureStream(ctx, w, b.opts.External == nil))
 	}
 	return errors.Join(append(errs, b.ensureDefinitions(ctx))...)
 }
 
-// ensureStream makes a stream where there is none. One that exists is given
-// more space when grow says so and more is wanted, never less: that could
-// drop what is in it.
-func ensureStream(ctx context.Context, nc *nats.Conn, want jetstream.StreamConfig, grow bool) error {
-	js, err := jetstream.New(nc)
+// ensureStream makes a stream where there is none. One that exists is changed
+// only when it is ours: where it has a configuration of an earlier version, and
+// when it is to have more space. It never gets less: that could drop what is
+// in it.
+func ensureStream(ctx context.Context, w wanted, ours bool) error {
+	js, err := jetstream.New(w.conn)
 	if err != nil {
 		return err
 	}
+	want := w.config
 	s, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = js.CreateStream(ctx, want)
@@ -111,10 +123,18 @@ func ensureStream(ctx context.Context, nc *nats.Conn, want jetstream.StreamConfi
 		return fmt.Errorf("stream %s: %w", want.Name, err)
 	}
 	have := s.CachedInfo().Config
+	wasMade := func(former jetstream.StreamConfig) bool { return len(drift(have, former)) == 0 }
+	if ours && slices.ContainsFunc(w.former, wasMade) {
+		want.MaxBytes = have.MaxBytes
+		if s, err = js.UpdateStream(ctx, want); err != nil {
+			return fmt.Errorf("stream %s, made by an earlier version, cannot be changed: %w", want.Name, err)
+		}
+		want.MaxBytes, have = w.config.MaxBytes, s.CachedInfo().Config
+	}
 	if list := drift(have, want); len(list) > 0 {
 		return fmt.Errorf("stream %s is not as it must be:\n  %s\nchange it back with nats stream edit, or restore it", want.Name, strings.Join(list, "\n  "))
 	}
-	if grow && have.MaxBytes > 0 && have.MaxBytes < want.MaxBytes {
+	if ours && have.MaxBytes > 0 && have.MaxBytes < want.MaxBytes {
 		have.MaxBytes = want.MaxBytes
 		if _, err := js.UpdateStream(ctx, have); err != nil {
 			return fmt.Errorf("stream %s: more space for it: %w", want.Name, err)

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -37,5 +38,36 @@ func TestALargerStoreIsForTheStreamsToo(t *testing.T) {
 		if got := limit(step.store); got < want-100 || got > step.want {
 			t.Errorf("with a store of %d bytes events may fill %d, want %d", step.store, got, step.want)
 		}
+	}
+}
+
+// An installation whose audit stream was made when nobody wrote it goes on.
+func TestAStreamOfAnEarlierVersionIsBroughtUpToDate(t *testing.T) {
+	b := startIn(t, Options{Dir: t.TempDir()})
+	js, err := jetstream.New(b.Engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	former := jetstream.StreamConfig{Name: events.StreamAudit, Description: "the audit log", Subjects: []string{"penstock.audit.*"},
+		Discard: jetstream.DiscardNew, DenyDelete: true, DenyPurge: true, Compression: jetstream.S2Compression, Replicas: 1}
+	if _, err := js.CreateStream(t.Context(), former); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.EnsureStreams(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b.Engine, "penstock.audit.202601.7", "record")
+	// What somebody has changed by hand is refused as before.
+	s, err := js.Stream(t.Context(), events.StreamAudit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := s.CachedInfo().Config
+	changed.Subjects, changed.MaxAge = []string{"penstock.audit.*"}, time.Hour
+	if _, err := js.UpdateStream(t.Context(), changed); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.EnsureStreams(t.Context()); err == nil {
+		t.Error("a stream that somebody has changed is taken for one of an earlier version")
 	}
 }
