@@ -1,0 +1,110 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Board is where engines tell of themselves and see each other. What is put
+// on it has revisions that grow over all keys.
+type Board interface {
+	// Put stores a value if the key's last revision still is last (0: there
+	// was none), else it gives ErrConflict. After any other error the value
+	// may be stored or not.
+	Put(ctx context.Context, key string, value []byte, last uint64) (revision uint64, err error)
+	// Delete removes a key under the same condition.
+	Delete(ctx context.Context, key string, last uint64) error
+	// Watch gives all entries that there are, then one that is Caught, then
+	// every change, in the order of revisions, until ctx ends or the channel is
+	// closed because something is amiss. It may leave out values that were
+	// replaced meanwhile.
+	Watch(ctx context.Context) (<-chan Entry, error)
+}
+
+// Entry is a key's value as the board has it.
+type Entry struct {
+	Key      string
+	Value    []byte // nil: it was removed
+	Revision uint64
+	At       time.Time // when the server stored it, by the server's clock
+	Caught   bool      // not an entry: all that there were have been given
+}
+
+// ErrConflict says that somebody else has put something under the key.
+var ErrConflict = errors.New("somebody else has put something there")
+
+// Bucket is the configuration of the key-value bucket.
+func Bucket(name string, replicas int) jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{Bucket: name, Description: "which engines are alive and what each holds", History: 1,
+		Storage: jetstream.FileStorage, Replicas: max(replicas, 1)}
+}
+
+// OnBucket is the board in a key-value bucket.
+func OnBucket(kv jetstream.KeyValue) Board { return board{kv} }
+
+type board struct{ kv jetstream.KeyValue }
+
+func (b board) Put(ctx context.Context, key string, value []byte, last uint64) (uint64, error) {
+	revision, err := b.kv.Update(ctx, key, value, last)
+	return revision, explain(err)
+}
+
+func (b board) Delete(ctx context.Context, key string, last uint64) error {
+	return explain(b.kv.Delete(ctx, key, jetstream.LastRevision(last)))
+}
+
+// codeInFlight is the server's for a write that must wait for another one.
+const codeInFlight = 10164
+
+func explain(err error) error {
+	var api *jetstream.APIError
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) || errors.As(err, &api) && api.ErrorCode == codeInFlight {
+		return fmt.Errorf("%w: %w", ErrConflict, err)
+	}
+	return err
+}
+
+func (b board) Watch(ctx context.Context) (<-chan Entry, error) {
+	w, err := b.kv.WatchAll(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan Entry)
+	go func() {
+		defer close(out)
+		defer w.Stop() // its consumer ends by itself when this fails
+		for {
+			var e Entry
+			select {
+			case <-ctx.Done():
+				return
+			case u, open := <-w.Updates():
+				if !open {
+					return
+				}
+				e = entryOf(u)
+			}
+			select {
+			case out <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+func entryOf(u jetstream.KeyValueEntry) Entry {
+	if u == nil {
+		return Entry{Caught: true}
+	}
+	e := Entry{Key: u.Key(), Revision: u.Revision(), At: u.Created()}
+	if u.Operation() == jetstream.KeyValuePut {
+		e.Value = u.Value()
+	}
+	return e
+}
