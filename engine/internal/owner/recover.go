@@ -12,9 +12,8 @@ import (
 // summarized is the state of any aggregate.
 type summarized interface{ Summary() record.Summary }
 
-// unread are the types of aggregates whose state is not always needed. All of
-// a run is shown in lists.
-var unread = []string{record.Event, record.Key, record.Schedule}
+// known are the types of aggregates.
+var known = []string{record.Run, record.Environment, record.Event, record.Key, record.Schedule}
 
 // EntryOf reads a stored record. The state of an aggregate that nothing is to
 // be done for stays unread: a million of them wait at little cost.
@@ -24,7 +23,7 @@ func EntryOf(stored journal.Entry) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{Aggregate: h.Aggregate, ID: h.ID, V: h.V, T: h.T, Seq: stored.Seq, Summary: h.Summary}
-	if !h.Busy && !h.Old && slices.Contains(unread, h.Aggregate) {
+	if !h.Busy && !h.Old && slices.Contains(known, h.Aggregate) {
 		return e, nil
 	}
 	if _, e.State, err = decode(stored.Data); err != nil {

@@ -1,65 +1,59 @@
 // Package projection is what people ask for and no decision needs: an index
 // of the runs, the environments, and who waits. It is told of every state as
 // it is stored or read at the start, and holds nothing that the record does not.
+//
+// A run takes about 50 bytes, whether it goes on, waits or has ended: what
+// finds it, what a list is filtered and ordered by, and no more. What else is
+// shown of it is read from its last record.
 package projection
 
 import (
-	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
-	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows"
 )
 
 // Index holds a line for each run and the state of each environment.
 type Index struct {
-	mu      sync.RWMutex
-	runs    map[string]events.RunView
-	waiting int      // runs that wait for people
-	order   []string // run ids by start, oldest first, unless unsorted
-	// unsorted says that order is sorted when it is next read: at a start runs
-	// come by their last record, not by their first.
-	unsorted  bool
+	mu        sync.RWMutex
+	runs      *runs
 	envs      map[string]*env.Environment
-	children  map[string][]string // runs by the run that has started them
-	schedules map[string]bool     // identities of all that ever were
-	last      map[int]uint64      // sequence of the last record by partition
+	schedules map[string]bool // identities of all that ever were
+	last      map[int]uint64  // sequence of the last record by partition
 	watch     map[chan struct{}]bool
+}
+
+// Page is a part of a list of runs.
+type Page struct {
+	Lines []Line
+	Next  string // the cursor of the next page, if there is one
 }
 
 // New makes an empty index.
 func New() *Index {
-	return &Index{runs: map[string]events.RunView{}, envs: map[string]*env.Environment{}, children: map[string][]string{},
-		schedules: map[string]bool{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
+	return &Index{runs: newRuns(), envs: map[string]*env.Environment{}, schedules: map[string]bool{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
 }
 
-// Observe takes a state; it is an owner.Observer.
+// Observe takes an aggregate after a record; it is an owner.Observer.
 func (x *Index) Observe(e owner.Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	vp := events.Partition(e.Aggregate, e.ID)
 	x.last[vp] = max(x.last[vp], e.Seq)
-	switch s := e.State.(type) {
-	case *run.State:
-		before, known := x.runs[e.ID]
-		if !known {
-			x.insert(e.ID, s.StartedAt)
+	switch e.Aggregate {
+	case record.Run:
+		x.runs.observe(e)
+	case record.Environment:
+		if s, ok := e.State.(*env.Environment); ok {
+			x.envs[e.ID] = s
 		}
-		now := run.View(s, e.V)
-		x.runs[e.ID] = now
-		x.waiting += count(now) - count(before)
-		if p := now.Parent; p != "" && !known {
-			x.children[p] = append(x.children[p], e.ID)
-		}
-	case *env.Environment:
-		x.envs[e.ID] = s
-	case *env.Schedule:
+	case record.Schedule:
 		x.schedules[e.ID] = true
 	}
 	for ch := range x.watch {
@@ -70,19 +64,11 @@ func (x *Index) Observe(e owner.Entry) {
 	}
 }
 
-// count is 1 for a run that waits for people.
-func count(r events.RunView) int {
-	if r.Status == run.StatusWaiting {
-		return 1
-	}
-	return 0
-}
-
 // Children gives the runs that a run has started, as far as they were seen.
 func (x *Index) Children(id string) []string {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return slices.Sorted(slices.Values(x.children[id]))
+	return x.runs.of(id)
 }
 
 // Schedules gives the identities of all schedules that ever were, in order.
@@ -92,57 +78,20 @@ func (x *Index) Schedules() []string {
 	return slices.Sorted(maps.Keys(x.schedules))
 }
 
-// near is how far from the end a run is put in its place at once.
-const near = 1024
-
-// insert keeps order sorted by start; new runs nearly always go to the end.
-func (x *Index) insert(id string, started int64) {
-	i := len(x.order)
-	if !x.unsorted {
-		i, _ = slices.BinarySearchFunc(x.order, started, func(id string, started int64) int {
-			if x.runs[id].StartedAt.UnixMilli() <= started {
-				return -1
-			}
-			return 1
-		})
-	}
-	if len(x.order)-i > near {
-		x.unsorted, i = true, len(x.order)
-	}
-	x.order = slices.Insert(x.order, i, id)
-}
-
-// sort puts order in order.
-func (x *Index) sort() {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if !x.unsorted {
-		return
-	}
-	type line struct {
-		id string
-		at int64
-	}
-	lines := make([]line, len(x.order))
-	for i, id := range x.order {
-		lines[i] = line{id, x.runs[id].StartedAt.UnixMilli()}
-	}
-	slices.SortFunc(lines, func(a, b line) int { return cmp.Or(cmp.Compare(a.at, b.at), strings.Compare(a.id, b.id)) })
-	for i, l := range lines {
-		x.order[i] = l.id
-	}
-	x.unsorted = false
-}
-
-// sorted locks the index for reading, with order in order.
+// sorted locks the index for reading, with the runs in order: at a start they
+// come by their last record, not by their first.
 func (x *Index) sorted() {
 	for {
 		x.mu.RLock()
-		if !x.unsorted {
+		if !x.runs.unsorted {
 			return
 		}
 		x.mu.RUnlock()
-		x.sort()
+		x.mu.Lock()
+		if x.runs.unsorted {
+			x.runs.sort()
+		}
+		x.mu.Unlock()
 	}
 }
 
@@ -150,11 +99,7 @@ func (x *Index) sorted() {
 func (x *Index) Last() map[int]uint64 {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	out := make(map[int]uint64, len(x.last))
-	for vp, seq := range x.last {
-		out[vp] = seq
-	}
-	return out
+	return maps.Clone(x.last)
 }
 
 // Changed gives a channel that gets a value after changes, and its end.
@@ -173,21 +118,12 @@ func (x *Index) Changed() (<-chan struct{}, func()) {
 // Resolve finds the run whose id is or begins with prefix. It gives "" with
 // the number of runs that fit when that is not one.
 func (x *Index) Resolve(prefix string) (id string, fits int) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if _, ok := x.runs[prefix]; ok {
-		return prefix, 1
-	}
 	if prefix == "" {
 		return "", 0
 	}
-	for run := range x.runs {
-		if strings.HasPrefix(run, prefix) {
-			id = run
-			fits++
-		}
-	}
-	if fits != 1 {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if id, fits = x.runs.resolve(prefix); fits != 1 {
 		return "", fits
 	}
 	return id, 1
@@ -201,11 +137,14 @@ func (x *Index) Environment(name string) *env.Environment {
 }
 
 // Run gives the line of a run.
-func (x *Index) Run(id string) (events.RunView, bool) {
+func (x *Index) Run(id string) (Line, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	r, ok := x.runs[id]
-	return r, ok
+	i, ok := x.runs.find(id)
+	if !ok {
+		return Line{}, false
+	}
+	return x.runs.line(i), true
 }
 
 // Environments gives the names of all environments that are defined or were
@@ -222,30 +161,13 @@ func (x *Index) Environments(cat *workflows.Catalog) []string {
 func (x *Index) Counts() (all, waiting int) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return len(x.runs), x.waiting
+	return int(x.runs.n), x.runs.waiting
 }
 
 // List gives a page of the runs of workflows that may be seen, newest first.
 // The cursor is the id of the last run of the page before.
-func (x *Index) List(q events.ListRuns, may func(workflow string) bool) events.RunList {
+func (x *Index) List(q events.ListRuns, may func(workflow string) bool) Page {
 	x.sorted()
 	defer x.mu.RUnlock()
-	limit := min(cmp.Or(max(q.Limit, 0), 50), 1000)
-	page := events.RunList{Runs: []events.RunView{}}
-	i := len(x.order)
-	if q.Cursor != "" {
-		i = slices.Index(x.order, q.Cursor)
-	}
-	for i--; i >= 0; i-- {
-		r := x.runs[x.order[i]]
-		if q.Workflow != "" && r.Workflow != q.Workflow || q.Status != "" && r.Status != q.Status && r.Outcome != q.Status || !may(r.Workflow) {
-			continue
-		}
-		if len(page.Runs) == limit {
-			page.Next = page.Runs[limit-1].ID
-			break
-		}
-		page.Runs = append(page.Runs, r)
-	}
-	return page
+	return x.runs.list(q, may)
 }

@@ -15,7 +15,7 @@ import (
 
 func observe(x *projection.Index, id, workflow, phase string, started int64, v int64) {
 	s := &run.State{ID: id, Workflow: workflow, Phase: phase, Outcome: "succeeded", StartedAt: started}
-	x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: v, Seq: uint64(started), State: s})
+	x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: v, Seq: uint64(started), Summary: s.Summary()})
 }
 
 func TestRunsAreListedNewestFirstInPagesWithoutGapOrRepeat(t *testing.T) {
@@ -28,7 +28,7 @@ func TestRunsAreListedNewestFirstInPagesWithoutGapOrRepeat(t *testing.T) {
 	q := events.ListRuns{Limit: 3}
 	for {
 		page := x.List(q, everything)
-		for _, r := range page.Runs {
+		for _, r := range page.Lines {
 			got = append(got, r.ID)
 		}
 		if q.Cursor = page.Next; q.Cursor == "" {
@@ -55,15 +55,15 @@ func TestAnIndexOfManyRunsIsMadeInAnyOrder(t *testing.T) {
 	for i := range 2 * 50 { // and goes on as ever
 		observe(x, fmt.Sprintf("run%06d", n+1+(i^1)), "w", "running", int64(n+1+(i^1)), 1)
 		q := events.ListRuns{Limit: -1}
-		if page := x.List(q, everything); len(page.Runs) != 50 {
-			t.Fatalf("a page of %d runs", len(page.Runs))
+		if page := x.List(q, everything); len(page.Lines) != 50 {
+			t.Fatalf("a page of %d runs", len(page.Lines))
 		}
 	}
 	want := n + 100
 	q := events.ListRuns{Limit: 1000}
 	for {
 		page := x.List(q, everything)
-		for _, r := range page.Runs {
+		for _, r := range page.Lines {
 			if r.ID != fmt.Sprintf("run%06d", want) {
 				t.Fatalf("got %s, want number %d", r.ID, want)
 			}
@@ -86,7 +86,7 @@ func TestAListIsFilteredByWorkflowStatusAndOutcome(t *testing.T) {
 	for want, q := range map[string]events.ListRuns{
 		"b a": {Workflow: "w1"}, "c b": {Status: "running"}, "a": {Status: "done"}, "a ": {Status: "succeeded"}, "": {Workflow: "w3"}} {
 		got := ""
-		for i, r := range x.List(q, everything).Runs {
+		for i, r := range x.List(q, everything).Lines {
 			if i > 0 {
 				got += " "
 			}
@@ -120,7 +120,7 @@ func TestRunsThatMayNotBeSeenAreNotListed(t *testing.T) {
 	observe(x, "a", "w1", "done", 1, 1)
 	observe(x, "b", "w2", "done", 2, 1)
 	got := x.List(events.ListRuns{}, func(workflow string) bool { return workflow == "w1" })
-	if len(got.Runs) != 1 || got.Runs[0].ID != "a" {
+	if len(got.Lines) != 1 || got.Lines[0].ID != "a" {
 		t.Errorf("%+v", got)
 	}
 }
@@ -128,8 +128,8 @@ func TestRunsThatMayNotBeSeenAreNotListed(t *testing.T) {
 func TestChildrenAndSchedulesAreKnown(t *testing.T) {
 	x := projection.New()
 	for _, id := range []string{"c2", "c1"} {
-		x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: 1, State: &run.State{ID: id, Parent: &record.Parent{Run: "r1"}}})
-		x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: 2, State: &run.State{ID: id, Parent: &record.Parent{Run: "r1"}}})
+		x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: 1, Summary: record.Summary{Parent: "r1"}})
+		x.Observe(owner.Entry{Aggregate: record.Run, ID: id, V: 2, Summary: record.Summary{Parent: "r1"}})
 	}
 	x.Observe(owner.Entry{Aggregate: record.Schedule, ID: "nightly/0", V: 1, State: &env.Schedule{ID: "nightly/0"}})
 	if got := x.Children("r1"); !slices.Equal(got, []string{"c1", "c2"}) {

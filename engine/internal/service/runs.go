@@ -35,14 +35,6 @@ func (s *Service) start(ctx context.Context, who Principal, body []byte) (any, e
 	return view, nil
 }
 
-func (s *Service) list(_ context.Context, who Principal, body []byte) (any, error) {
-	var req events.ListRuns
-	if err := s.read(body, &req); err != nil {
-		return nil, err
-	}
-	return s.o.Index.List(req, s.reads(who)), nil
-}
-
 // named reads a request that names a run which the principal may read.
 func (s *Service) named(who Principal, body []byte) (string, error) {
 	var req events.GetRun
