@@ -19,6 +19,12 @@ import (
 //     Task.HeartbeatTimeout it must stop having effects.
 //  5. It sends FinishRequest on "attempt.finish" until it is answered.
 //
+// A task that says AtOnce needs no step 2 and 3 before the work: the worker
+// begins, asks as in step 2 only when the work has gone on for BeginWithin, and
+// acknowledges when that or step 5 was answered. Until then nobody but the bus,
+// which gives the message to another worker after 30 s, knows who has it, so
+// two may do the work; the first result counts and the other is stale.
+//
 // What it prints goes to the output subject, in chunks.
 
 // Whether a task of a kind may run twice.
@@ -26,6 +32,9 @@ const (
 	RunsOnce       = "once"       // must not run twice: a lost worker ends it inconclusive
 	RunsRepeatable = "repeatable" // may run again: a lost worker leads to the next try
 )
+
+// BeginWithin is after how long a worker that began at once reports the start.
+const BeginWithin = 2 * time.Second
 
 // Modes of a task.
 const (
@@ -35,16 +44,20 @@ const (
 
 // Task is one attempt of one piece of work, as a worker receives it.
 type Task struct {
-	ID       string         `json:"id"`             // derived from run, state, visit and attempt; the same for a repeat
-	Run      string         `json:"run"`            // id of the run
-	Workflow string         `json:"workflow"`       // name of its workflow
-	State    string         `json:"state"`          // path of the state, for example "verify.test"
-	Attempt  int            `json:"attempt"`        // 1 for the first
-	Pool     string         `json:"pool"`           //
-	Kind     string         `json:"kind"`           // "build", "test", …
-	Mode     string         `json:"mode,omitempty"` // ModeRun when empty
-	Runs     string         `json:"runs"`           // RunsOnce or RunsRepeatable
-	With     map[string]any `json:"with,omitempty"` // the inputs, evaluated
+	ID       string `json:"id"`             // derived from run, state, visit and attempt; the same for a repeat
+	Run      string `json:"run"`            // id of the run
+	Workflow string `json:"workflow"`       // name of its workflow
+	State    string `json:"state"`          // path of the state, for example "verify.test"
+	Attempt  int    `json:"attempt"`        // 1 for the first
+	Pool     string `json:"pool"`           //
+	Kind     string `json:"kind"`           // "build", "test", …
+	Mode     string `json:"mode,omitempty"` // ModeRun when empty
+	Runs     string `json:"runs"`           // RunsOnce or RunsRepeatable
+	// AtOnce says that a worker may begin without asking. It reports the start
+	// only when the work has gone on for BeginWithin, and acknowledges the
+	// message when its start or its result was answered.
+	AtOnce bool           `json:"atOnce,omitempty"`
+	With   map[string]any `json:"with,omitempty"` // the inputs, evaluated
 	// Environment is set for a task that uses one.
 	Environment *TaskEnvironment `json:"environment,omitempty"`
 	// Fence orders the effects on a target: a target refuses a task whose
@@ -100,6 +113,9 @@ type FinishRequest struct {
 	Run    string `json:"run" validate:"max=200"`
 	Worker string `json:"worker" validate:"max=200"`
 	Result Result `json:"result"`
+	// Took is how long the work took, in milliseconds, where its start was not
+	// reported (Task.AtOnce).
+	Took int64 `json:"tookMs,omitempty" validate:"min=0"`
 }
 
 // Outcomes of a task and of other states.

@@ -31,11 +31,11 @@ const (
 	KeyGranted  = "dev.penstock.key.granted.v1"  // State, Key, Grant
 	KeyReleased = "dev.penstock.key.released.v1" // Key, Grant
 
-	StateEntered = "dev.penstock.state.entered.v1" // State, Visit
+	StateEntered = "dev.penstock.state.entered.v1" // State, Visit; Kind of its task, where that is published with it
 	StateLeft    = "dev.penstock.state.left.v1"    // State, Visit, Outcome, To, Outputs, Error
 
-	TaskQueued   = "dev.penstock.task.queued.v1"   // State, Kind, Attempt
-	TaskStarted  = "dev.penstock.task.started.v1"  // State, Kind, Attempt, Worker
+	TaskQueued   = "dev.penstock.task.queued.v1"   // State, Kind, Attempt; not beside a StateEntered that says it
+	TaskStarted  = "dev.penstock.task.started.v1"  // State, Kind, Attempt, Worker; not of one that begins at once and soon ends
 	TaskFinished = "dev.penstock.task.finished.v1" // State, Kind, Attempt, Outcome, Outputs, Error, DurationMs
 	TaskRetrying = "dev.penstock.task.retrying.v1" // State, Kind, Attempt (the next one), Error, At
 	TaskRefused  = "dev.penstock.task.refused.v1"  // State, Reason: a report about an attempt that is not current

@@ -17,9 +17,12 @@ import (
 type attempt struct {
 	w       *Worker
 	task    *events.Task
+	message Message
 	log     *slog.Logger
-	granted time.Time // when the start that was granted was asked for
+	granted time.Time // when the start that was granted was asked for, or the work began at once
 
+	settled  atomic.Bool             // nobody else is to be given the message any more
+	recorded atomic.Bool             // the engine knows who has the attempt
 	end      context.CancelCauseFunc // ends the handler's context
 	givenUp  atomic.Bool             // the engine said that it is not ours any more
 	silent   atomic.Bool             // the engine did not answer for too long
@@ -32,67 +35,151 @@ func (w *Worker) attempt(work, report context.Context, kind string, m Message) {
 	freed := sync.OnceFunc(func() { <-w.slots; w.handlers.Done() })
 	defer freed()
 	task := m.Task()
-	a := &attempt{w: w, task: task, log: w.Log.With("task", task.ID, "run", task.Run, "state", task.State, "attempt", task.Attempt)}
+	a := &attempt{w: w, task: task, message: m, log: w.Log.With("task", task.ID, "run", task.Run, "state", task.State, "attempt", task.Attempt)}
 	if task.Kind != kind || task.Pool != w.Pool {
 		a.log.Error("task is not for this worker, although it came on its subject; dropped", "kind", task.Kind, "pool", task.Pool)
-		a.drop(m)
+		a.drop()
 		return
 	}
-	if !w.hold(task.ID) { // given again while we are at it: the acknowledgement was lost
-		a.drop(m)
+	if other := w.hold(a); other != nil {
+		a.again(other)
 		return
 	}
-	defer w.letGo(task.ID)
-	if !a.start(work, m) {
+	defer w.letGo(a)
+	if task.AtOnce {
+		a.granted = time.Now()
+	} else if !a.start(work) {
 		return
 	}
 	ctx, end := context.WithCancelCause(work)
 	defer end(nil)
 	a.end = end
-	heartbeats, reported := context.WithCancel(report)
-	var beating sync.WaitGroup
-	beating.Go(func() { a.keepAlive(heartbeats) })
+	quiet := a.beatBeside(report)
 	result := a.do(ctx)
 	freed()
 	if a.known(result) {
 		a.finish(report, settle(a.task, result, a.silent.Load()))
 	}
-	reported()
-	beating.Wait()
+	quiet()
+	if !a.settled.Load() {
+		a.w.giveBack(m, 2*time.Second) // nobody knows of our result
+	}
+}
+
+// again settles a message that came again while this process has its task in
+// hand: the acknowledgement was lost, or is still to come.
+func (a *attempt) again(other *attempt) {
+	if other.settled.Load() {
+		a.drop()
+		return
+	}
+	a.w.giveBack(a.message, 20*time.Second)
+}
+
+// beatBeside sends heartbeats beside the work until the function that it gives
+// has returned. Work that began at once may end before the first one, and the
+// start of it is reported before that.
+func (a *attempt) beatBeside(report context.Context) (quiet func()) {
+	ctx, cancel := context.WithCancel(report)
+	done := make(chan struct{})
+	if !a.task.AtOnce {
+		go func() { defer close(done); a.keepAlive(ctx, a.granted) }()
+		return func() { cancel(); <-done }
+	}
+	late := time.AfterFunc(events.BeginWithin, func() {
+		defer close(done)
+		if since, ok := a.announce(ctx); ok {
+			a.keepAlive(ctx, since)
+		}
+	})
+	return func() {
+		cancel()
+		if !late.Stop() {
+			<-done
+		}
+	}
 }
 
 // start asks for the attempt and settles the message: acknowledged when it is
 // ours and when it is nobody's any more, given back when that is not known.
-func (a *attempt) start(ctx context.Context, m Message) bool {
+func (a *attempt) start(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, a.w.times.start)
 	defer cancel()
-	answer, sent, err := a.w.ask(ctx, a.w.times.try, events.VerbAttemptStart,
-		events.StartRequest{Task: a.task.ID, Run: a.task.Run, Worker: a.w.Name})
+	answer, sent, err := a.askStart(ctx)
 	if err != nil {
 		a.log.Warn("the engine did not answer whether the task may start; given back", "error", err)
-		a.w.giveBack(m, 2*time.Second)
+		a.w.giveBack(a.message, 2*time.Second)
 		return false
 	}
 	switch answer.Status {
 	case events.StatusApplied, events.StatusAlready:
 		a.granted = sent
-		a.drop(m)
+		a.recorded.Store(true)
+		a.drop()
 		a.log.Debug("task started")
 		return true
 	case events.StatusRefused, events.StatusStale:
-		a.drop(m)
+		a.drop()
 		a.log.Debug("task is not ours to start", "reason", answer.Reason)
 	case events.StatusBusy:
-		a.w.giveBack(m, max(retryAfter(answer), 100*time.Millisecond))
+		a.w.giveBack(a.message, max(retryAfter(answer), 100*time.Millisecond))
 	default:
 		a.log.Warn("the engine could not say whether the task may start; given back", "status", answer.Status, "code", answer.Code, "reason", answer.Reason)
-		a.w.giveBack(m, 10*time.Second)
+		a.w.giveBack(a.message, 10*time.Second)
 	}
 	return false
 }
 
-func (a *attempt) drop(m Message) {
-	if err := m.Ack(); err != nil {
+func (a *attempt) askStart(ctx context.Context) (events.Answer, time.Time, error) {
+	return a.w.ask(ctx, a.w.times.try, events.VerbAttemptStart, events.StartRequest{Task: a.task.ID, Run: a.task.Run, Worker: a.w.Name})
+}
+
+// announce reports that work which began at once goes on, until that is
+// answered; since is from when on heartbeats are due. It ends the work where
+// somebody else has the attempt, or nobody answers.
+func (a *attempt) announce(ctx context.Context) (since time.Time, ok bool) {
+	_, limit := a.intervals()
+	limited, cancel := context.WithDeadline(ctx, a.granted.Add(limit))
+	defer cancel()
+	for tries := 1; ; tries++ {
+		answer, sent, err := a.askStart(limited)
+		switch {
+		case ctx.Err() != nil:
+			return sent, false
+		case err != nil:
+			a.fallSilent(limit)
+			return sent, false // to heartbeats of what it does not know the engine has no answer
+		}
+		switch answer.Status {
+		case events.StatusApplied, events.StatusAlready:
+			a.recorded.Store(true)
+			a.drop()
+			return sent, true
+		case events.StatusRefused, events.StatusStale:
+			a.log.Debug("somebody else has the attempt; it is ended", "reason", answer.Reason)
+			a.drop()
+			a.givenUp.Store(true)
+			a.end(ErrStale)
+			return sent, false
+		}
+		sleep(limited, max(retryAfter(answer), backoff(tries)))
+	}
+}
+
+// fallSilent ends the work, once, because the engine does not answer.
+func (a *attempt) fallSilent(limit time.Duration) {
+	if !a.silent.Swap(true) {
+		a.log.Warn("no heartbeat was answered; the task is ended", "for", limit)
+		a.end(errSilence)
+	}
+}
+
+// drop acknowledges the message: it is settled.
+func (a *attempt) drop() {
+	if a.settled.Swap(true) {
+		return
+	}
+	if err := a.message.Ack(); err != nil {
 		a.log.Warn("message was not acknowledged; it will be given to somebody again and refused", "error", err)
 	}
 }
@@ -145,6 +232,9 @@ func (a *attempt) finish(ctx context.Context, result events.Result) {
 	ctx, cancel := context.WithTimeout(ctx, a.w.times.finish)
 	defer cancel()
 	request := events.FinishRequest{Task: a.task.ID, Run: a.task.Run, Worker: a.w.Name, Result: result}
+	if !a.recorded.Load() {
+		request.Took = time.Since(a.granted).Milliseconds()
+	}
 	for tries := 1; ; tries++ {
 		answer, _, err := a.w.ask(ctx, a.w.times.try, events.VerbAttemptFinish, request)
 		if err != nil {
@@ -153,12 +243,15 @@ func (a *attempt) finish(ctx context.Context, result events.Result) {
 		}
 		switch answer.Status {
 		case events.StatusApplied, events.StatusAlready:
+			a.drop()
 			return
 		case events.StatusRefused, events.StatusStale:
+			a.drop()
 			a.log.Warn("the task's result changes nothing", "outcome", result.Outcome, "status", answer.Status, "reason", answer.Reason)
 			return
 		case events.StatusError:
 			if final(answer.Code) {
+				a.drop()
 				a.log.Error("the engine does not take the task's result", "outcome", result.Outcome, "code", answer.Code, "reason", answer.Reason)
 				return
 			}

@@ -12,19 +12,19 @@ import (
 
 // keepAlive sends heartbeats and obeys their verdicts until ctx ends, which it
 // does when the result has been answered. It goes on while a cancelled handler
-// cleans up, so that the engine does not take the worker for lost.
-func (a *attempt) keepAlive(ctx context.Context) {
+// cleans up, so that the engine does not take the worker for lost. answered is
+// when the last request was sent that the engine answered.
+func (a *attempt) keepAlive(ctx context.Context, answered time.Time) {
 	every, limit := a.intervals()
-	answered, cancelled := a.granted, false
+	cancelled := false
 	for sleep(ctx, every-time.Since(answered)) {
 		answer, sent, err := a.beat(ctx, answered.Add(limit), limit/3)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			if !cancelled && !a.silent.Swap(true) {
-				a.log.Warn("no heartbeat was answered; the task is ended", "for", limit)
-				a.end(errSilence)
+			if !cancelled {
+				a.fallSilent(limit)
 			}
 			answered = time.Now() // from here on only so that the engine may know that we report soon
 		case answer.Verdict == events.Stale, answer.Status == events.StatusStale, answer.Status == events.StatusRefused:

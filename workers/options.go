@@ -46,7 +46,10 @@ type Worker struct {
 	reports  sync.WaitGroup // tasks that have not been reported yet
 
 	mu     sync.Mutex
-	active map[string]bool // ids of the tasks that this process has in hand
+	active map[string]*attempt // by task: what this process has in hand
+	past   map[string]bool     // by task: what it had in hand not long ago
+	latest [1024]string        // the tasks of past, from the place next on
+	next   int
 }
 
 // timing holds the intervals that the protocol and tests fix. All of them are
@@ -105,5 +108,5 @@ func New(o Options) (*Worker, error) {
 	}
 	o.Log = o.Log.With("worker", o.Name)
 	return &Worker{Options: o, times: standard, host: host, slots: make(chan struct{}, o.Concurrency),
-		served: slices.Sorted(maps.Keys(o.Kinds)), active: map[string]bool{}}, nil
+		served: slices.Sorted(maps.Keys(o.Kinds)), active: map[string]*attempt{}, past: map[string]bool{}}, nil
 }

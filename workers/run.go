@@ -187,21 +187,39 @@ func (w *Worker) bye() {
 	}
 }
 
-// hold says that this process has the task in hand; false when it had already.
-func (w *Worker) hold(task string) bool {
+// hold says that this process has the task of a in hand; it gives the attempt
+// that had it already, also one whose result was answered not long ago.
+func (w *Worker) hold(a *attempt) *attempt {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.active[task] {
-		return false
+	if other := w.active[a.task.ID]; other != nil {
+		return other
 	}
-	w.active[task] = true
-	return true
+	if w.past[a.task.ID] {
+		return past
+	}
+	w.active[a.task.ID] = a
+	return nil
 }
 
-func (w *Worker) letGo(task string) {
+// past stands for every attempt whose result was answered.
+var past = func() *attempt { a := &attempt{}; a.settled.Store(true); return a }()
+
+// letGo says that this process has the task of a in hand no more. One that is
+// settled is remembered for a while: its message may come again, after the
+// server was killed for example, and is not done again.
+func (w *Worker) letGo(a *attempt) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.active, task)
+	delete(w.active, a.task.ID)
+	if !a.settled.Load() {
+		return
+	}
+	oldest := &w.latest[w.next%len(w.latest)]
+	delete(w.past, *oldest)
+	*oldest = a.task.ID
+	w.past[a.task.ID] = true
+	w.next++
 }
 
 func (w *Worker) inHand() []string {

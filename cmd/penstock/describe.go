@@ -34,10 +34,14 @@ func describe(e *events.Event, h *events.Happening) string {
 	case events.RunHeard:
 		return join("heard an event", causeText(h.Cause), arrow(h.To), prefixed("– ", h.Reason))
 	case events.StateEntered:
+		visit := ""
 		if h.Visit > 1 {
-			return "entered, visit " + strconv.Itoa(h.Visit)
+			visit = ", visit " + strconv.Itoa(h.Visit)
 		}
-		return "entered"
+		if h.Kind != "" {
+			return join("entered"+visit+":", h.Kind, "task queued")
+		}
+		return "entered" + visit
 	case events.StateLeft:
 		return join(h.Outcome, arrow(h.To), errorText(h.Error))
 	case events.TaskQueued:

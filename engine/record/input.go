@@ -152,6 +152,7 @@ type Attempt struct {
 	Pool   string         `json:"pool,omitempty"`  // of the worker's credential; empty in records of before
 	Kinds  []string       `json:"kinds,omitempty"` // the only ones that the credential is for; none is no limit
 	Result *events.Result `json:"result,omitempty"`
+	Took   int64          `json:"took,omitempty"` // how long it took, in milliseconds, as the worker says
 }
 
 // Granted tells a run that an environment is its own, and what is deployed there.

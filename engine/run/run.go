@@ -13,7 +13,8 @@
 //   - A state is left by one arm: the first whose outcome and condition fit.
 //     A condition that cannot be evaluated holds the run there; it never
 //     counts as false and never passes.
-//   - An attempt of a task is granted once, to the first worker that asks.
+//   - An attempt of a task is granted once, to the first worker that asks, or,
+//     where workers may begin without asking, that reports a result.
 //     A report about an attempt that is not current changes nothing.
 //   - A person fills one seat of a quorum. Excluded people, people without
 //     permission, decisions on something else than what is open now, late and
@@ -72,7 +73,7 @@ type Transition struct {
 // change by which the same definitions, state and input give another
 // transition, texts included: a run that an older one decided is verified by
 // that one.
-const CoreVersion = 2
+const CoreVersion = 3
 
 // Periods that no definition sets.
 const (

@@ -73,7 +73,7 @@ func (x *step) queue(t *Task) {
 	task := &events.Task{ID: t.ID, Run: x.s.ID, Workflow: x.s.Workflow, State: t.Path, Attempt: t.Attempt, Pool: t.Pool,
 		Kind: t.Kind, Runs: t.Runs, With: with, Fence: events.Fence{Grant: x.s.Grants[env], Version: x.v},
 		Timeout: a.Timeout.D().Milliseconds(), Heartbeat: x.s.Beat,
-		HeartbeatTimeout: x.s.BeatLimit, Issued: at(x.now)}
+		HeartbeatTimeout: x.s.BeatLimit, Issued: at(x.now), AtOnce: x.atOnce(t, &a)}
 	if t.Lost != "" {
 		task.Mode, task.Runs = events.ModeStatus, events.RunsRepeatable
 		task.With["attempt"] = t.Lost
@@ -82,7 +82,32 @@ func (x *step) queue(t *Task) {
 		task.Environment = x.taskEnvironment(env, a.Secrets)
 	}
 	x.out.Tasks = append(x.out.Tasks, task)
+	x.emitQueued(t)
+}
+
+// emitQueued tells that the present attempt is published. A state that is one
+// task and is entered with it says so itself.
+func (x *step) emitQueued(t *Task) {
+	if n := len(x.out.Events); n > 0 {
+		if last := &x.out.Events[n-1]; last.Type == events.StateEntered && last.Data.State == t.Path {
+			last.Data.Kind = t.Kind
+			return
+		}
+	}
 	x.emit(events.TaskQueued, events.Happening{State: t.Path, Kind: t.Kind, Attempt: t.Attempt})
+}
+
+// atOnce reports whether a worker may begin with the present attempt without
+// asking first. It may where doing it twice, or in vain, changes nothing for
+// anybody: the kind may run twice, the task has no environment that others
+// would have to be kept out of, nothing that is noted before it begins, and no
+// time by which somebody must have taken it.
+func (x *step) atOnce(t *Task, a *workflows.Activity) bool {
+	if t.Runs != events.RunsRepeatable || t.Env != "" || t.Of != "" || t.Lost != "" || a.StartTimeout > 0 {
+		return false
+	}
+	b := x.bodyAt(t.definedAt())
+	return t.Closing || b != nil && b.Undo == nil
 }
 
 // taskID is the identity of the present attempt: a repeat has the same.
@@ -150,12 +175,9 @@ func (x *step) attemptStart(a *record.Attempt) {
 	switch {
 	case t == nil || t.Status != taskQueued && t.Status != taskRunning && t.Status != taskCancelling:
 		x.unrecorded(events.StatusStale, "", "this attempt is not current any more")
-	case a.Pool != "" && a.Pool != t.Pool:
-		x.unrecorded(events.StatusRefused, events.CodeDenied, fmt.Sprintf("the task is for workers of pool %s, and this one is of pool %s", t.Pool, a.Pool))
-	case len(a.Kinds) > 0 && !slices.Contains(a.Kinds, t.Kind):
-		x.unrecorded(events.StatusRefused, events.CodeDenied, fmt.Sprintf("the task is of kind %s, and this worker may take %s only", t.Kind, strings.Join(a.Kinds, ", ")))
+	case !x.forWorker(t, a):
 	case t.Status == taskQueued:
-		t.Status, t.Worker, t.V, t.BeganAt, t.StartBy = taskRunning, a.Worker, x.v, x.now, 0
+		x.grant(t, a, x.now)
 		if timeout := x.activity(t).Timeout; timeout > 0 {
 			// the worker ends itself at the timeout; the engine gives it a little longer to say so
 			t.RunBy = x.now + timeout.D().Milliseconds() + x.s.BeatLimit
@@ -170,12 +192,50 @@ func (x *step) attemptStart(a *record.Attempt) {
 	}
 }
 
+// forWorker reports whether a worker may have a task, and else refuses it.
+func (x *step) forWorker(t *Task, a *record.Attempt) bool {
+	switch {
+	case a.Pool != "" && a.Pool != t.Pool:
+		x.unrecorded(events.StatusRefused, events.CodeDenied, fmt.Sprintf("the task is for workers of pool %s, and this one is of pool %s", t.Pool, a.Pool))
+	case len(a.Kinds) > 0 && !slices.Contains(a.Kinds, t.Kind):
+		x.unrecorded(events.StatusRefused, events.CodeDenied, fmt.Sprintf("the task is of kind %s, and this worker may take %s only", t.Kind, strings.Join(a.Kinds, ", ")))
+	default:
+		return true
+	}
+	return false
+}
+
+// grant notes that a worker has the present attempt of t, since began.
+func (x *step) grant(t *Task, a *record.Attempt, began int64) {
+	t.Status, t.Worker, t.V, t.BeganAt, t.StartBy = taskRunning, a.Worker, x.v, began, 0
+}
+
+// begunAtOnce takes a result of an attempt that nobody has asked to start: it
+// was begun at once, and is granted to who has done it. It reports whether
+// there is more to be said about the result.
+func (x *step) begunAtOnce(t *Task, a *record.Attempt) bool {
+	if t == nil || t.Status != taskQueued {
+		return true
+	}
+	if activity := x.activity(t); !x.atOnce(t, &activity) {
+		return true
+	}
+	if !x.forWorker(t, a) {
+		return false
+	}
+	x.grant(t, a, x.now-min(max(a.Took, 0), x.now-t.QueuedAt))
+	return true
+}
+
 // attemptFinish takes the result of an attempt.
 func (x *step) attemptFinish(a *record.Attempt) {
 	if x.repeated(a.Task, a.Worker) {
 		return
 	}
 	t := x.s.task(a.Task)
+	if !x.begunAtOnce(t, a) {
+		return
+	}
 	if t == nil || t.Status != taskRunning && t.Status != taskCancelling || t.Worker != a.Worker {
 		x.stale(a)
 		return

@@ -357,8 +357,10 @@ func (p *player) end(what string, plain []string, named map[string]string) {
 		}
 		r.Error = &events.TaskError{Code: code, Message: "it broke", Retryable: strings.Contains(strings.Join(plain, " "), "retryable")}
 	}
-	r.Outputs = values(named, "by", "outcome", "authors", "attested", "code")
-	p.give(record.Input{Kind: record.InAttemptFinish, By: "worker:" + worker, Attempt: &record.Attempt{Task: id, Worker: worker, Result: &r}})
+	r.Outputs = values(named, "by", "outcome", "authors", "attested", "code", "took", "pool")
+	took, _ := strconv.ParseInt(named["took"], 10, 64)
+	p.give(record.Input{Kind: record.InAttemptFinish, By: "worker:" + worker,
+		Attempt: &record.Attempt{Task: id, Worker: worker, Pool: named["pool"], Result: &r, Took: took}})
 }
 
 func (p *player) person(what string, plain []string, named map[string]string) {
@@ -585,6 +587,7 @@ func told(e record.Emitted) string {
 		}
 	}
 	add(" %s", h.State, h.State != "")
+	add(", a %s task", h.Kind, e.Type == events.StateEntered && h.Kind != "")
 	add(" visit %d", h.Visit, h.Visit > 1)
 	add(" attempt %d", h.Attempt, h.Attempt > 1)
 	add(" on %s", h.Environment, h.Environment != "")
@@ -596,6 +599,7 @@ func told(e record.Emitted) string {
 	add(" of %v", h.Environments, len(h.Environments) > 0)
 	add(" worker %s", h.Worker, h.Worker != "")
 	add(" %s", h.Outcome, h.Outcome != "")
+	add(" after %d ms", h.DurationMs, e.Type == events.TaskFinished && h.DurationMs%1000 != 0)
 	add(" → %s", h.To, h.To != "")
 	add(" key %s", h.Key, h.Key != "")
 	if h.Cause != nil {

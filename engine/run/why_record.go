@@ -224,6 +224,9 @@ func happened(e record.Emitted) string {
 	case events.RunAuthors:
 		return "the change was written by " + joinWords(h.Authors)
 	case events.StateEntered:
+		if h.Kind != "" {
+			return text("entered %s, whose %s task waits for a worker", s, h.Kind)
+		}
 		return "entered " + s
 	case events.StateLeft:
 		if h.To == "" {

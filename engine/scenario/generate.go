@@ -281,6 +281,9 @@ func (g *search) neighbours(s *workflows.Scenario) []*workflows.Scenario {
 				g.decisions(s, path, m.At, add)
 			}
 		case events.StateEntered:
+			if m.Event.Data.Kind != "" { // its task is published with it
+				g.answers(s, r, path, m.Event.Data.Kind, once, add)
+			}
 			way += " " + path
 			if once("events come") {
 				g.arrivals(s, path, m, add)

@@ -3,8 +3,8 @@
 // the same durability, and hands out the same tasks, with no engine in it.
 //
 // What is counted is the task round trip: a task is published, fetched by a
-// worker, its start granted by a record, its finish recorded, and with that
-// record the next task is made. Both sides run on an embedded server of their
+// worker, which begins at once, its finish is recorded, and with that record
+// the next task is made. Both sides run on an embedded server of their
 // own in this process, in turns, so that what else the machine does concerns
 // both. A side that stores other messages than the other is an error, not a
 // number.

@@ -37,7 +37,7 @@ func (f *fake) Start(context.Context) error {
 
 func (f *fake) Serve(int) (func() error, error) { return func() error { return nil }, nil }
 
-var perRun = bench.Counts{Records: 11, Tasks: 5, Events: 28}
+var perRun = bench.Counts{Records: 6, Tasks: 5, Events: 18}
 
 func (f *fake) Stored(context.Context) (bench.Counts, error) {
 	c := perRun.Times(f.runs.Load())
@@ -72,7 +72,7 @@ func TestSideThatStoresMoreIsAnError(t *testing.T) {
 	if _, err := r.Latency(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Check(t.Context(), perRun); err == nil || !strings.Contains(err.Error(), "Events:29") {
+	if err := r.Check(t.Context(), perRun); err == nil || !strings.Contains(err.Error(), "Events:19") {
 		t.Errorf("error %v", err)
 	}
 }

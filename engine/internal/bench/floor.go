@@ -169,7 +169,7 @@ func (f *Floor) publish(r *floorRun, p journal.Publisher, list []journal.Message
 
 var applied = []byte(`{"status":"applied","record":10}`)
 
-// answer grants a start or takes a finish, whichever comes next.
+// answer takes the finish of a task.
 func (f *Floor) answer(m *nats.Msg) {
 	id := runOf(m.Data)
 	f.mu.Lock()
@@ -184,16 +184,13 @@ func (f *Floor) answer(m *nats.Msg) {
 		if err := m.Respond(applied); err != nil {
 			f.told(Event{Err: err})
 		}
-		if n%2 == 1 {
-			return // a start
-		}
 		last := int(n)+1 == len(f.shape.steps)
 		if last {
 			f.mu.Lock()
 			delete(f.runs, r.id)
 			f.mu.Unlock()
 		}
-		f.told(Event{Run: r.id, Task: int(n) / 2, Last: last})
+		f.told(Event{Run: r.id, Task: int(n), Last: last})
 	})
 }
 

@@ -67,7 +67,7 @@ func ReadShape(ctx context.Context, b *broker.Broker, run string) (*Shape, error
 		}
 		tasks, outs = tasks+len(r.Tasks), outs+len(r.Events)
 		s.steps = append(s.steps, step{record: m.Data()})
-		return len(s.steps) < 1+2*Tasks, nil
+		return len(s.steps) < 1+Tasks, nil
 	})
 	if err != nil {
 		return nil, err

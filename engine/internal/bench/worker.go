@@ -23,17 +23,17 @@ const (
 	fetchMax = 500 // tasks asked for at a time
 )
 
-// floorWorker does tasks: it asks for the start, acknowledges, and reports the
-// finish, all by callbacks on one connection.
+// floorWorker does tasks, which begin at once: it reports the finish and
+// acknowledges when that is answered, all by callbacks on one connection.
 type floorWorker struct {
-	f             *Floor
-	nc            *nats.Conn
-	inbox         string
-	start, finish request
-	next          atomic.Uint64
+	f      *Floor
+	nc     *nats.Conn
+	inbox  string
+	finish request
+	next   atomic.Uint64
 
 	mu      sync.Mutex
-	waiting map[string]jetstream.Msg // for the start to be granted
+	waiting map[string]jetstream.Msg // for the finish to be recorded
 }
 
 // request is a body with a place for the run's id.
@@ -56,7 +56,6 @@ func (f *Floor) Serve(slots int) (func() error, error) {
 	}
 	w := &floorWorker{f: f, nc: nc, inbox: nc.NewInbox() + ".", waiting: map[string]jetstream.Msg{}}
 	id := strings.Repeat("0", len(f.shape.id))
-	w.start = newRequest(name, events.VerbAttemptStart, id, events.StartRequest{Task: id, Run: id, Worker: name})
 	w.finish = newRequest(name, events.VerbAttemptFinish, id, events.FinishRequest{Task: id, Run: id, Worker: name, Result: events.Result{Outcome: events.Succeeded}})
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := func() error {
@@ -115,18 +114,18 @@ func (w *floorWorker) fetch(ctx context.Context, c jetstream.Consumer, n int) {
 			return
 		}
 		for m := range batch.Messages() {
-			w.begin(ctx, m)
+			w.do(ctx, m)
 		}
 	}
 }
 
-// begin asks for the start of a task.
-func (w *floorWorker) begin(ctx context.Context, m jetstream.Msg) {
-	token := "s" + itoa(w.next.Add(1))
+// do reports the finish of a task.
+func (w *floorWorker) do(ctx context.Context, m jetstream.Msg) {
+	token := itoa(w.next.Add(1))
 	w.mu.Lock()
 	w.waiting[token] = m
 	w.mu.Unlock()
-	w.fail(ctx, w.ask(w.start, runOf(m.Data()), token))
+	w.fail(ctx, w.ask(w.finish, runOf(m.Data()), token))
 }
 
 func (w *floorWorker) ask(r request, run, token string) error {
@@ -135,12 +134,9 @@ func (w *floorWorker) ask(r request, run, token string) error {
 	return w.nc.PublishMsg(&nats.Msg{Subject: r.subject, Reply: w.inbox + token, Data: body})
 }
 
-// answered goes on with a task: its start is granted, or its finish recorded.
+// answered acknowledges a task whose finish is recorded.
 func (w *floorWorker) answered(m *nats.Msg) {
 	token := m.Subject[len(w.inbox):]
-	if token[0] != 's' {
-		return
-	}
 	w.mu.Lock()
 	task := w.waiting[token]
 	delete(w.waiting, token)
@@ -151,7 +147,6 @@ func (w *floorWorker) answered(m *nats.Msg) {
 		return
 	}
 	w.fail(ctx, task.Ack())
-	w.fail(ctx, w.ask(w.finish, runOf(task.Data()), "f"+token))
 }
 
 func (w *floorWorker) fail(ctx context.Context, err error) {

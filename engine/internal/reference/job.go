@@ -96,11 +96,16 @@ func (w *work) report(j *job, in Input) {
 			j.due = w.t.now + d + beatLimit
 		}
 		w.noteBegun(j)
-	case in.Kind == "finish" && (j.status == running || j.status == stopping) && j.worker == in.By:
+	case in.Kind == "finish" && j.status == queued && j.atOnce(), in.Kind == "finish" && (j.status == running || j.status == stopping) && j.worker == in.By:
 		w.conclude(j, in)
 	case in.Kind == "lost" && (j.status == running || j.status == stopping):
 		w.lose(j)
 	}
+}
+
+// atOnce reports whether a worker may have done the attempt without asking.
+func (j *job) atOnce() bool {
+	return !j.once && !j.deploys && j.asked == 0 && j.undoes == nil && j.a.Undo == nil && j.a.Environment == "" && j.a.StartTimeout == 0
 }
 
 // lose gives up an attempt of which nobody knows what became of it.

@@ -40,7 +40,8 @@ func (s *Service) attemptFinish(ctx context.Context, who Principal, body []byte)
 	if err != nil {
 		return nil, err
 	}
-	return s.attempt(ctx, who, req.Run, record.InAttemptFinish, &record.Attempt{Task: req.Task, Worker: req.Worker, Result: result}), nil
+	return s.attempt(ctx, who, req.Run, record.InAttemptFinish, &record.Attempt{Task: req.Task, Worker: req.Worker,
+		Pool: who.Pool, Kinds: s.o.Broker.WorkerKinds(who.Name), Result: result, Took: req.Took}), nil
 }
 
 // What a worker may have recorded, in bytes.

@@ -17,10 +17,10 @@ func (s *story) engineKilled(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.feed.await(ctx, "the tests of run "+run, of(run, "verify.test", events.TaskStarted)); err != nil {
+	if _, err := s.feed.await(ctx, "the tests of run "+run, of(run, "verify.test", events.TaskQueued)); err != nil {
 		return err
 	}
-	if err := s.killAndStart(ctx, run, "when the tests have begun"); err != nil {
+	if err := s.killAndStart(ctx, run, "when the tests were handed out"); err != nil {
 		return err
 	}
 	if err := s.waits(ctx, run); err != nil {

@@ -174,8 +174,12 @@ func (s *story) connect(ctx context.Context, file string) (*bus.Conn, error) {
 // live tells of an event as it happens.
 func (s *story) live(h happened) {
 	switch h.event.Type {
-	case events.TaskStarted:
+	case events.TaskQueued, events.TaskStarted:
 		s.narrator.doingNow(h.State + " of run " + h.Run)
+	case events.StateEntered:
+		if h.Kind != "" {
+			s.narrator.doingNow(h.State + " of run " + h.Run)
+		}
 	case events.RunFinished, events.ApprovalRequested:
 		s.narrator.doingNow("")
 	}
