@@ -83,17 +83,24 @@ func (e *Engine) writeCredentials() error {
 	if err := e.writeCredential(AdminFile, bus.KindAdmin, "admin"); err != nil {
 		return err
 	}
-	if e.o.External != "" {
+	if e.external() {
 		return nil // workers are users of the external server
 	}
 	return e.writeCredential(WorkerFile, bus.KindWorker, "local")
 }
+
+// external says that the NATS server is not the embedded one.
+func (e *Engine) external() bool { return e.o.External != "" || e.o.Creds != "" || e.o.Context != "" }
 
 func (e *Engine) writeCredential(file, kind, name string) error {
 	path := filepath.Join(e.o.Dir, file)
 	known := slices.ContainsFunc(e.broker.ListPrincipals(), func(p events.Principal) bool { return p.Kind == kind && p.Name == name })
 	c, err := bus.ReadCredential(path)
 	if err != nil || !known || c.Name != name {
+		if known && e.external() { // another engine of the installation may have its secret
+			e.o.Log.Info("this engine has no administrator's credential: take "+file+" from the data directory of the engine that made it, or make one there with penstock auth admin add", "file", path)
+			return nil
+		}
 		if known { // its secret is in no file any more
 			if err := e.broker.RevokePrincipal(kind, name); err != nil {
 				return err
@@ -105,7 +112,7 @@ func (e *Engine) writeCredential(file, kind, name string) error {
 		}
 		c = &added
 	}
-	if e.o.External == "" || c.URL == "" {
+	if !e.external() || c.URL == "" {
 		c.URL = e.info.NATS
 	}
 	c.HTTP, c.TaskKeys = e.info.HTTP, e.info.TaskKeys

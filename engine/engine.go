@@ -68,11 +68,16 @@ type Options struct {
 	Sync string
 	// MaxStore is how many bytes the embedded server may store.
 	MaxStore int64
-	// External is the path of a file that says which NATS server to use
-	// instead of the embedded one.
-	External string
-	// Replicas of every stream; 1.
+	// External, Creds and Context say which NATS server to use instead of the
+	// embedded one, and how to log in there: External is a URL or the path of a
+	// file, Creds a folder of credentials files, Context a name of contexts of
+	// the nats client. Environment variables of that client fill in the rest.
+	External, Creds, Context string
+	// Replicas of every stream. When 0 they are as many as there are already,
+	// else 3 on a cluster of three servers, else 1.
 	Replicas int
+	// Strict refuses an external server that could lose what it has acknowledged.
+	Strict bool
 	// Workflows are folders of definitions, or branches of Git repositories
 	// (git+https://host/repository#branch:path), that are put in force and watched.
 	Workflows []string
@@ -177,14 +182,12 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	before, web := lastAddresses(e.o.Dir)
 	e.o.Listen, e.o.HTTP = samePort(e.o.Listen, before), samePort(e.o.HTTP, web)
 	o := e.o
-	var ext *broker.External
-	if o.External != "" {
-		if ext, err = broker.ReadExternal(o.External); err != nil {
-			return err
-		}
+	ext, err := broker.FindExternal(o.External, o.Creds, o.Context)
+	if err != nil {
+		return err
 	}
 	e.broker, err = broker.Start(ctx, broker.Options{Dir: o.Dir, Listen: o.Listen, Sync: o.Sync, MaxStore: o.MaxStore,
-		Replicas: o.Replicas, External: ext, Log: o.Log})
+		Replicas: o.Replicas, External: ext, Strict: o.Strict, Log: o.Log})
 	if err != nil {
 		return err
 	}
@@ -195,9 +198,6 @@ func (e *Engine) open(ctx context.Context) (err error) {
 		return err
 	}
 	if e.js, err = accounts(e.broker); err != nil {
-		return err
-	}
-	if err := journal.EnsureStreams(ctx, e.js.engine, journal.Streams(max(o.Replicas, 1))...); err != nil {
 		return err
 	}
 	if e.log, err = journal.Open(ctx, e.js.engine, journal.Options{Sync: o.Sync}); err != nil {

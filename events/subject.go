@@ -31,6 +31,8 @@ const (
 	StreamOutput  = "PENSTOCK_LOGS"
 	StreamAudit   = "PENSTOCK_AUDIT"
 	BucketDefs    = "PENSTOCK_DEFS"      // key-value: definitions by digest and what is current
+	BucketAuth    = "PENSTOCK_AUTH"      // key-value: principals of an external server's installation
+	BucketLive    = "PENSTOCK_LIVE"      // key-value: the engines that are alive
 	BucketBlobs   = "PENSTOCK_ARTIFACTS" // object store: artifacts by digest
 )
 

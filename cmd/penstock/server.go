@@ -39,7 +39,8 @@ webhook to /v1/webhooks/git. git and ssh log in as they do for the server's user
 		Example: `  penstock server --data ./data --workflows ./penstock
   penstock server --workflows git+ssh://git@git.acme.example/release.git#main:penstock
   penstock server --listen 0.0.0.0:4222 --nats-url nats://ci.acme.example:4222   for workers on other hosts
-  penstock server --nats deployments/external.json            on a NATS cluster of your own`,
+  penstock server --nats nats://nats-1:4222,nats://nats-2:4222 --creds /etc/penstock/creds   on a NATS cluster of your own
+  penstock server --nats deployments/external.json            the same, with everything in a file`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := a.serverDir()
@@ -62,14 +63,24 @@ webhook to /v1/webhooks/git. git and ssh log in as they do for the server's user
 	f.StringVar(&o.NATS, "nats-url", "", "`URL` by which others reach the NATS server, where it is not --listen: on another host, behind a proxy")
 	f.StringVar(&o.URL, "http-url", "", "`URL` by which others reach the HTTP API, where it is not --http: behind a proxy, in a container")
 	f.StringVar(&o.Sync, "sync", "always", "when a record counts as stored: always (on disk) or lazy (a power cut loses up to two minutes)")
-	f.StringVar(&o.External, "nats", "", "`FILE` that says which NATS server to use instead of the embedded one")
-	f.IntVar(&o.Replicas, "replicas", 1, "copies of every stream, on a cluster")
+	externalFlags(cmd, &o)
 	f.Int64Var(&o.MaxStore, "max-store", 0, "most `BYTES` that the embedded server stores (default: 80 % of what is free at the first start)")
 	f.DurationVar(&o.Heartbeat, "heartbeat", 0, "how often workers report (default 5s)")
 	f.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "without a report for so long a worker is lost (default 20s)")
 	f.BoolVar(&debug, "debug", false, "log more")
 	f.BoolVar(&forget, "no-remember", false, "do not make this the server that other commands find by themselves")
 	return cmd
+}
+
+// externalFlags are those that say which NATS server is used instead of the
+// embedded one.
+func externalFlags(cmd *cobra.Command, o *engine.Options) {
+	f := cmd.Flags()
+	f.StringVar(&o.External, "nats", "", "`URL` or JSON FILE of a NATS server to use instead of the embedded one; URLs are separated by commas")
+	f.StringVar(&o.Creds, "creds", "", "`DIR` with ACCOUNT.creds for each of ENGINE, WORK_default, NOTIFY and EXT_default ($NATS_CREDS)")
+	f.StringVar(&o.Context, "context", "", "`NAME` of the nats client's contexts: NAME, NAME-work, NAME-notify and NAME-ext ($NATS_CONTEXT)")
+	f.IntVar(&o.Replicas, "replicas", 0, "copies of every stream (default: as many as there are; 3 on a new cluster of three servers)")
+	f.BoolVar(&o.Strict, "strict", false, "refuse a NATS server that could lose what it has acknowledged: fewer than three copies, or not synced")
 }
 
 // shortestSecret is how many characters a secret has at least.
@@ -133,7 +144,7 @@ func (a *app) serve(ctx context.Context, o engine.Options, remember bool) error 
 		}
 	} else {
 		fields(a.stdout, "", "Server", "ready", "NATS", info.NATS, "HTTP", cmp.Or(info.HTTP, "none"), "Data", o.Dir, "Credential", admin)
-		if o.External == "" { // else workers are users of that server
+		if o.External == "" && o.Creds == "" && o.Context == "" { // else workers are users of that server
 			a.note("next: penstock worker --data %s", o.Dir)
 		}
 	}

@@ -11,8 +11,8 @@
 //
 // With the embedded server principals are data: AddPrincipal and
 // RevokePrincipal take effect at once. With an external one they are that
-// server's configuration (deployments/nats.conf is one that fits), and only
-// the tokens for HTTP are kept here.
+// server's configuration (see Configuration), and only the tokens for HTTP are
+// kept here, in a bucket that all engines of the installation share.
 //
 // A data directory belongs to one process: a second one is refused.
 package broker
@@ -30,6 +30,7 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-cd/penstock/events"
 )
@@ -60,10 +61,14 @@ type Options struct {
 	// MaxStore is how much the embedded server may store, in bytes. When 0 it
 	// is 80 % of what is free at the first start, and that stays.
 	MaxStore int64
-	// Replicas of every stream, 1 when 0; an external cluster should have 3.
+	// Replicas of every stream. When 0 an external cluster of three servers has
+	// 3, or as many as it has already; everything else has 1.
 	Replicas int
 	// External is the server to use instead of the embedded one.
 	External *External
+	// Strict refuses an external server that could lose what it has
+	// acknowledged, or does not let that be seen; else that is a warning.
+	Strict bool
 	// Log gets what the server and the connections report.
 	Log *slog.Logger
 }
@@ -80,8 +85,9 @@ type Broker struct {
 	log        *slog.Logger
 	lock       *os.File
 	principals *principals
-	auth       *authenticator // nil when external
-	server     *server.Server // nil when external
+	watcher    jetstream.KeyWatcher // of the principals of an external server
+	auth       *authenticator       // nil when external
+	server     *server.Server       // nil when external
 	url        string
 	maxStore   int64
 	space      *space // nil when external
@@ -99,7 +105,6 @@ const readyTimeout = 30 * time.Second
 func Start(ctx context.Context, o Options) (*Broker, error) {
 	o.Listen = cmp.Or(o.Listen, DefaultListen)
 	o.Sync = cmp.Or(o.Sync, SyncAlways)
-	o.Replicas = max(o.Replicas, 1)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -130,8 +135,12 @@ func (b *Broker) start(ctx context.Context) (err error) {
 	if b.opts.External != nil {
 		return b.connectExternal(ctx)
 	}
+	b.opts.Replicas = 1
 	return b.startEmbedded(ctx)
 }
+
+// Replicas is how many copies every stream has.
+func (b *Broker) Replicas() int { return b.opts.Replicas }
 
 // URL is where clients reach NATS; empty when the server does not listen.
 func (b *Broker) URL() string { return b.url }
@@ -208,6 +217,9 @@ func (b *Broker) close(ctx context.Context) error {
 	b.lose(nil)
 	if b.space != nil {
 		b.space.close()
+	}
+	if b.watcher != nil {
+		_ = b.watcher.Stop() // else it ends with its connection
 	}
 	for _, nc := range b.conns() {
 		if *nc == nil {

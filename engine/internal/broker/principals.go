@@ -18,6 +18,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/events/bus"
 )
@@ -45,11 +47,15 @@ func engineUser(account string) string { return "engine:" + account }
 
 func isPerson(kind string) bool { return kind == bus.KindUser || kind == bus.KindAdmin }
 
-// principals are those of an installation, in a file.
+// principals are those of an installation: in a file, or with an external
+// server in a bucket that all its engines share.
 type principals struct {
 	path string
 	mu   sync.RWMutex
 	list []principal
+
+	adding sync.Mutex         // one is added at a time
+	kv     jetstream.KeyValue // nil: the file
 }
 
 func openPrincipals(dir string) (*principals, error) {
@@ -87,19 +93,40 @@ func (s *principals) add(kind, name, pool string, kinds []string) (secret string
 	if err := checkPrincipal(kind, name, pool); err != nil {
 		return "", p, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, other := range s.list {
-		if other.username() == username(kind, name) {
-			return "", p, fmt.Errorf("%s %q exists already since %s; revoke it first, or choose another name", other.Kind, name, other.CreatedAt.Format(time.DateOnly))
-		}
+	if err := s.free(kind, name); err != nil {
+		return "", p, err
 	}
 	var random [32]byte
 	rand.Read(random[:])
 	secret = hex.EncodeToString(random[:])
 	p = principal{Principal: events.Principal{Kind: kind, Name: name, Pool: pool, CreatedAt: time.Now().UTC().Truncate(time.Second)},
 		Kinds: kinds, Secret: hashSecret(secret)}
+	if s.kv != nil {
+		if err = s.create(p); errors.Is(err, jetstream.ErrKeyExists) {
+			err = fmt.Errorf("%s %q exists already: another engine has just made it", kind, name)
+		}
+		return secret, p, err
+	}
+	s.adding.Lock()
+	defer s.adding.Unlock()
+	if err := s.free(kind, name); err != nil {
+		return "", p, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return secret, p, s.save(append(slices.Clone(s.list), p))
+}
+
+// free says that no principal has the name that one of this kind would have.
+func (s *principals) free(kind, name string) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, other := range s.list {
+		if other.username() == username(kind, name) {
+			return fmt.Errorf("%s %q exists already since %s; revoke it first, or choose another name", other.Kind, name, other.CreatedAt.Format(time.DateOnly))
+		}
+	}
+	return nil
 }
 
 // maxPool is the longest name of a pool, as in a workflow.
@@ -126,13 +153,18 @@ func checkPrincipal(kind, name, pool string) error {
 }
 
 func (s *principals) remove(kind, name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	rest := slices.DeleteFunc(slices.Clone(s.list), func(p principal) bool { return p.Kind == kind && p.Name == name })
-	if len(rest) == len(s.list) {
+	s.mu.RLock()
+	known := slices.ContainsFunc(s.list, func(p principal) bool { return p.Kind == kind && p.Name == name })
+	s.mu.RUnlock()
+	if !known {
 		return fmt.Errorf("%s %q: there is no such principal; penstock auth list shows them all", kind, name)
 	}
-	return s.save(rest)
+	if s.kv != nil {
+		return s.drop(principal{Principal: events.Principal{Kind: kind, Name: name}})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.save(slices.DeleteFunc(slices.Clone(s.list), func(p principal) bool { return p.Kind == kind && p.Name == name }))
 }
 
 func (s *principals) all() []events.Principal {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/events"
 )
 
@@ -29,20 +30,21 @@ const (
 	dupeWindow = 2 * time.Minute
 )
 
-// wanted is a stream as it has to be. share is the part of the store, in
-// percent, that it may fill; what all leave over is for the record.
+// wanted is a stream as it has to be, and the account that it is in. share is
+// the part of the store, in percent, that it may fill; what all leave over is
+// for the record. A bucket is a stream as well.
 type wanted struct {
-	conn   *nats.Conn
-	share  int64
-	config jetstream.StreamConfig
+	account string
+	share   int64
+	config  jetstream.StreamConfig
 	// former are configurations that earlier versions made. A stream of the
 	// embedded server that has one of them is changed; it is nobody else's.
 	former []jetstream.StreamConfig
 }
 
-// streams are those that this package answers for. The record and its
-// checkpoints are the journal's.
-func (b *Broker) streams() []wanted {
+// layout is all that Penstock stores in: the streams and buckets, in the
+// order in which they are made.
+func layout(replicas int, maxStore int64) []wanted {
 	audit := jetstream.StreamConfig{
 		Name: events.StreamAudit, Description: "the audit log",
 		Subjects: []string{"penstock.audit.>"},
@@ -50,24 +52,24 @@ func (b *Broker) streams() []wanted {
 	}
 	reserved := audit // when nobody wrote it yet
 	reserved.Subjects, reserved.AllowAtomicPublish = []string{"penstock.audit.*"}, false
-	return []wanted{
-		{conn: b.Ext, share: 10, config: jetstream.StreamConfig{
+	list := []wanted{
+		{account: events.AccountExt, share: 10, config: jetstream.StreamConfig{
 			Name: events.StreamIngress, Description: "events of other services, until they are recorded",
 			Subjects: []string{"penstock.ev." + events.DefaultTenant + ".>"},
 			Discard:  jetstream.DiscardNew, MaxAge: ingressAge, Duplicates: dupeWindow, DenyDelete: true,
 			MaxMsgSize: events.MaxEventSize + headerRoom,
 		}},
-		{conn: b.Work, share: 10, config: jetstream.StreamConfig{
+		{account: events.AccountWork, share: 10, config: jetstream.StreamConfig{
 			Name: events.StreamTasks, Description: "tasks for workers",
 			Subjects: []string{"penstock.task.>"},
 			Discard:  jetstream.DiscardNew, MaxAge: taskAge, AllowAtomicPublish: true, DenyDelete: true,
 		}},
-		{conn: b.Work, share: 15, config: jetstream.StreamConfig{
+		{account: events.AccountWork, share: 15, config: jetstream.StreamConfig{
 			Name: events.StreamOutput, Description: "what tasks print",
 			Subjects: []string{"penstock.output.>"},
 			Discard:  jetstream.DiscardOld, MaxAge: outputAge, DenyDelete: true, Compression: jetstream.S2Compression,
 		}},
-		{conn: b.Work, share: 25, config: jetstream.StreamConfig{
+		{account: events.AccountWork, share: 25, config: jetstream.StreamConfig{
 			// An object store without roll-up: with it, one message of any
 			// worker could wipe the whole store. Objects are named by their
 			// digest, so nothing ever needs to be replaced.
@@ -75,42 +77,72 @@ func (b *Broker) streams() []wanted {
 			Subjects: []string{"$O." + events.BucketBlobs + ".C.>", "$O." + events.BucketBlobs + ".M.>"},
 			Discard:  jetstream.DiscardNew, DenyDelete: true,
 		}},
-		{conn: b.Notify, share: 10, config: jetstream.StreamConfig{
+		{account: events.AccountNotify, share: 10, config: jetstream.StreamConfig{
 			Name: events.StreamOut, Description: "what Penstock reports",
 			Subjects: []string{"penstock.out.>"},
 			Discard:  jetstream.DiscardOld, MaxAge: outAge, AllowAtomicPublish: true, DenyDelete: true,
 			RePublish: &jetstream.RePublish{Source: "penstock.out.>", Destination: "penstock.live.>"},
 		}},
-		{conn: b.Engine, config: audit, former: []jetstream.StreamConfig{reserved}},
+		{account: events.AccountEngine, config: audit, former: []jetstream.StreamConfig{reserved}},
 	}
+	for _, config := range journal.Streams(replicas) {
+		list = append(list, wanted{account: events.AccountEngine, config: config})
+	}
+	list = append(list,
+		bucket(events.BucketDefs, "definitions by digest, and what is in force", definitionHistory),
+		bucket(events.BucketAuth, "who has a token for HTTP, with hashes of the secrets", 1),
+		bucket(events.BucketLive, "which engines are alive, and what each has", 1))
+	for i := range list {
+		c := &list[i].config
+		c.Retention, c.Storage, c.Replicas = jetstream.LimitsPolicy, jetstream.FileStorage, max(replicas, 1)
+		if list[i].share > 0 && maxStore > 0 {
+			c.MaxBytes = maxStore / 100 * list[i].share
+		}
+		for j := range list[i].former {
+			f := &list[i].former[j]
+			f.Retention, f.Storage, f.Replicas = c.Retention, c.Storage, c.Replicas
+		}
+	}
+	return list
 }
 
-// EnsureStreams makes the streams for ingress, tasks, output, artifacts,
-// outgoing events and audit, and the bucket of definitions, where they do not
-// exist. One that exists with other properties than those that Penstock relies
-// on is left as it is, and all differences are in the error; only what an
-// earlier version has made in the embedded server is brought up to date.
+// bucket is the stream under a key-value bucket, as the client makes it.
+func bucket(name, description string, history int64) wanted {
+	return wanted{account: events.AccountEngine, config: jetstream.StreamConfig{
+		Name: bucketStream(name), Description: description,
+		Subjects: []string{"$KV." + name + ".>"},
+		Discard:  jetstream.DiscardNew, Duplicates: dupeWindow,
+		MaxMsgsPerSubject: history, AllowRollup: true, DenyDelete: true, AllowDirect: true,
+	}}
+}
+
+func bucketStream(name string) string { return "KV_" + name }
+
+// definitionHistory is how many values of a key are kept for people to look back.
+const definitionHistory = 16
+
+// EnsureStreams makes the streams and buckets that do not exist. One that
+// exists with other properties than those that Penstock relies on is left as
+// it is, and all differences of all of them are in the error; only what an
+// earlier version has made in the embedded server is brought up to date. With an external
+// server the principals are in one of the buckets from then on.
 func (b *Broker) EnsureStreams(ctx context.Context) error {
 	var errs []error
-	for _, w := range b.streams() {
-		w.config.Retention, w.config.Storage, w.config.Replicas = jetstream.LimitsPolicy, jetstream.FileStorage, b.opts.Replicas
-		if w.share > 0 && b.maxStore > 0 {
-			w.config.MaxBytes = b.maxStore / 100 * w.share
-		}
-		for i := range w.former {
-			w.former[i].Retention, w.former[i].Storage, w.former[i].Replicas = w.config.Retention, w.config.Storage, w.config.Replicas
-		}
-		errs = append(errs, ensureStream(ctx, w, b.opts.External == nil))
+	for _, w := range layout(b.opts.Replicas, b.maxStore) {
+		errs = append(errs, ensureStream(ctx, *b.conns()[w.account], w, b.opts.External == nil))
 	}
-	return errors.Join(append(errs, b.ensureDefinitions(ctx))...)
+	if err := errors.Join(errs...); err != nil || b.opts.External == nil {
+		return err
+	}
+	return b.share(ctx)
 }
 
 // ensureStream makes a stream where there is none. One that exists is changed
 // only when it is ours: where it has a configuration of an earlier version, and
 // when it is to have more space. It never gets less: that could drop what is
 // in it.
-func ensureStream(ctx context.Context, w wanted, ours bool) error {
-	js, err := jetstream.New(w.conn)
+func ensureStream(ctx context.Context, nc *nats.Conn, w wanted, ours bool) error {
+	js, err := jetstream.New(nc)
 	if err != nil {
 		return err
 	}
@@ -155,8 +187,10 @@ func drift(got, want jetstream.StreamConfig) []string {
 	differ("subjects", sorted(got.Subjects), sorted(want.Subjects))
 	differ("retention", got.Retention, want.Retention)
 	differ("storage", got.Storage, want.Storage)
+	differ("compression", got.Compression, want.Compression)
 	differ("replicas", got.Replicas, want.Replicas)
 	differ("discard policy", got.Discard, want.Discard)
+	differ("discard policy for each subject", got.DiscardNewPerSubject, want.DiscardNewPerSubject)
 	differ("maximum age", got.MaxAge, want.MaxAge)
 	differ("maximum message size", max(got.MaxMsgSize, 0), max(want.MaxMsgSize, 0))
 	differ("maximum messages", max(got.MaxMsgs, 0), max(want.MaxMsgs, 0))
@@ -166,6 +200,7 @@ func drift(got, want jetstream.StreamConfig) []string {
 	differ("roll-up headers allowed", got.AllowRollup, want.AllowRollup)
 	differ("message schedules allowed", got.AllowMsgSchedules, want.AllowMsgSchedules)
 	differ("message time to live allowed", got.AllowMsgTTL, want.AllowMsgTTL)
+	differ("time to live of delete markers", got.SubjectDeleteMarkerTTL, want.SubjectDeleteMarkerTTL)
 	differ("direct get allowed", got.AllowDirect, want.AllowDirect)
 	differ("atomic batches allowed", got.AllowAtomicPublish, want.AllowAtomicPublish)
 	differ("fast batches allowed", got.AllowBatchPublish, want.AllowBatchPublish)
@@ -190,32 +225,6 @@ func republishing(r *jetstream.RePublish) string {
 		return "off"
 	}
 	return fmt.Sprintf("from %s to %s, headers only %t", r.Source, r.Destination, r.HeadersOnly)
-}
-
-// definitionHistory is how many values of a key are kept for people to look back.
-const definitionHistory = 16
-
-func (b *Broker) ensureDefinitions(ctx context.Context) error {
-	js, err := jetstream.New(b.Engine)
-	if err != nil {
-		return err
-	}
-	kv, err := js.KeyValue(ctx, events.BucketDefs)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: events.BucketDefs, Description: "definitions by digest, and what is in force",
-			History: definitionHistory, Storage: jetstream.FileStorage, Replicas: b.opts.Replicas})
-	}
-	if err != nil {
-		return fmt.Errorf("bucket %s: %w", events.BucketDefs, err)
-	}
-	status, err := kv.Status(ctx)
-	if err != nil {
-		return fmt.Errorf("bucket %s: %w", events.BucketDefs, err)
-	}
-	if status.TTL() != 0 {
-		return fmt.Errorf("bucket %s is not as it must be: values expire after %v, must stay for ever", events.BucketDefs, status.TTL())
-	}
-	return nil
 }
 
 const (
@@ -243,7 +252,8 @@ func (b *Broker) EnsureTaskConsumer(ctx context.Context, pool, kind string) erro
 	}
 	_, err = js.CreateConsumer(ctx, events.StreamTasks, want)
 	if errors.Is(err, jetstream.ErrConsumerExists) {
-		return fmt.Errorf("consumer %s of stream %s exists with other properties; remove it with nats consumer rm, it is made anew at the next start", want.Durable, events.StreamTasks)
+		return fmt.Errorf("consumer %s of stream %s is not as it must be:\n  %s\nremove it with nats consumer rm, it is made anew at the next start", want.Durable, events.StreamTasks,
+			strings.Join(consumerDrift(ctx, js, want), "\n  "))
 	}
 	if err != nil {
 		return fmt.Errorf("consumer %s of stream %s: %w", want.Durable, events.StreamTasks, err)
@@ -252,4 +262,29 @@ func (b *Broker) EnsureTaskConsumer(ctx context.Context, pool, kind string) erro
 		return b.auth.learn(pool, kind)
 	}
 	return nil
+}
+
+// consumerDrift lists the properties in which a consumer of tasks differs.
+func consumerDrift(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) []string {
+	c, err := js.Consumer(ctx, events.StreamTasks, want.Durable)
+	if err != nil {
+		return []string{"it cannot be looked up: " + err.Error()}
+	}
+	got := c.CachedInfo().Config
+	var list []string
+	differ := func(name string, got, want any) {
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			list = append(list, fmt.Sprintf("%s is %v, must be %v", name, got, want))
+		}
+	}
+	differ("filter", append(got.FilterSubjects, got.FilterSubject), []string{want.FilterSubject})
+	differ("delivery policy", got.DeliverPolicy, want.DeliverPolicy)
+	differ("acknowledgement policy", got.AckPolicy, want.AckPolicy)
+	differ("acknowledgement wait", got.AckWait, want.AckWait)
+	differ("maximum deliveries", got.MaxDeliver, want.MaxDeliver)
+	differ("maximum unacknowledged", got.MaxAckPending, want.MaxAckPending)
+	if len(list) == 0 {
+		list = append(list, fmt.Sprintf("it is %+v", got))
+	}
+	return list
 }
