@@ -182,13 +182,7 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	before, web := lastAddresses(e.o.Dir)
 	e.o.Listen, e.o.HTTP = samePort(e.o.Listen, before), samePort(e.o.HTTP, web)
 	o := e.o
-	ext, err := broker.FindExternal(o.External, o.Creds, o.Context)
-	if err != nil {
-		return err
-	}
-	e.broker, err = broker.Start(ctx, broker.Options{Dir: o.Dir, Listen: o.Listen, Sync: o.Sync, MaxStore: o.MaxStore,
-		Replicas: o.Replicas, External: ext, Strict: o.Strict, Log: o.Log})
-	if err != nil {
+	if e.broker, err = openBroker(ctx, o); err != nil {
 		return err
 	}
 	if err := e.broker.EnsureStreams(ctx); err != nil {

@@ -6,9 +6,10 @@ import "github.com/spf13/cobra"
 // and by whoever is responsible for it. Each command is in a file admin_*.go
 // and has its line here.
 func (a *app) adminCommand() *cobra.Command {
-	c := group("admin", "Look after an installation as a whole")
+	c := group("admin", "Look after an installation as a whole",
+		a.adminBootstrapCommand(),
+	)
 	c.Long = `What is done with an installation as a whole, rarely, and by whoever is
 responsible for it.`
-	c.Example = "  penstock admin --help"
 	return c
 }

@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,9 +16,6 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
-
-//go:embed accounts.conf
-var accountsConf string
 
 const (
 	maxPayload = 4 << 20  // an answer of the API; events and records are far smaller
@@ -61,7 +57,7 @@ func (b *Broker) startEmbedded(ctx context.Context) (err error) {
 
 func (b *Broker) serverOptions() (*server.Options, error) {
 	o := &server.Options{}
-	if err := o.ProcessConfigString(accountsConf); err != nil {
+	if err := o.ProcessConfigString(embeddedConf()); err != nil {
 		return nil, fmt.Errorf("embedded nats server: accounts: %w", err)
 	}
 	o.ServerName = "penstock"

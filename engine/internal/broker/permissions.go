@@ -45,10 +45,10 @@ func permissions(p *principal, taskKinds []string) *server.Permissions {
 		publish = []string{"penstock.ev." + events.Token(events.DefaultTenant) + "." + token + ".>"}
 	case bus.KindAdmin:
 		publish = []string{events.UserPrefix + token + ".>", events.AdminPrefix + token + ".>"}
-		subscribe = append(subscribe, "penstock.live.>")
+		subscribe = append(subscribe, live)
 	case bus.KindUser:
 		publish = []string{events.UserPrefix + token + ".>"}
-		subscribe = append(subscribe, "penstock.live.>")
+		subscribe = append(subscribe, live)
 	}
 	return &server.Permissions{
 		Publish:   &server.SubjectPermission{Allow: publish},

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/penstock-cd/penstock/events"
@@ -65,6 +66,46 @@ func external(t *testing.T) *installation {
 	in.worker = cred(bus.KindWorker, "worker", events.DefaultPool, "PENSTOCK_WORKER_PASSWORD")
 	in.ci = cred(bus.KindPublisher, "ci", "", "PENSTOCK_PUBLISHER_PASSWORD")
 	return in
+}
+
+var examples = []Member{{Kind: bus.KindAdmin, Name: "admin"}, {Kind: bus.KindUser, Name: "marta"}, {Kind: bus.KindUser, Name: "li"}, {Kind: bus.KindUser, Name: "bot"},
+	{Kind: bus.KindWorker, Name: "worker"}, {Kind: bus.KindPublisher, Name: "ci"}}
+
+// The file that is shipped is what penstock admin bootstrap prints. UPDATE=1
+// writes it anew.
+func TestShippedConfigurationIsTheOneThatIsPrinted(t *testing.T) {
+	want, err := Configuration(Cluster{Members: examples})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.FromSlash("../../../deployments/nats.conf")
+	if os.Getenv("UPDATE") != "" {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, string(got)); d != "" {
+		t.Errorf("deployments/nats.conf is another one (UPDATE=1 writes it anew):\n%s", d)
+	}
+}
+
+func TestConfigurationRefusesUsersThatAreNotApart(t *testing.T) {
+	for want, list := range map[string][]Member{
+		"another user has that name": {{Kind: bus.KindUser, Name: "a"}, {Kind: bus.KindAdmin, Name: "a"}},
+		"PENSTOCK_A_B_PASSWORD":      {{Kind: bus.KindUser, Name: "a.b"}, {Kind: bus.KindUser, Name: "a-b"}},
+		`user "engine"`:              {{Kind: bus.KindUser, Name: "engine"}},
+		`user "sys"`:                 {{Kind: bus.KindUser, Name: "sys"}},
+		"control characters":         {{Kind: bus.KindUser, Name: "a\nb"}},
+		"must be user, admin":        {{Kind: "robot", Name: "r"}},
+	} {
+		if _, err := Configuration(Cluster{Members: list}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: got %v, want it to say %q", list, err, want)
+		}
+	}
 }
 
 // confServer runs a plain server with the shipped configuration file.

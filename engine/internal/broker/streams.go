@@ -121,20 +121,74 @@ func bucketStream(name string) string { return "KV_" + name }
 // definitionHistory is how many values of a key are kept for people to look back.
 const definitionHistory = 16
 
+// Stream is a stream as it has to be, and how that of a server compares.
+type Stream struct {
+	Account string
+	Config  jetstream.StreamConfig
+	Missing bool
+	Drift   []string // how it differs from what it must be
+}
+
+// Streams are all streams and buckets that Penstock stores in.
+func Streams(replicas int) []Stream {
+	var list []Stream
+	for _, w := range layout(replicas, 0) {
+		list = append(list, Stream{Account: w.account, Config: w.config})
+	}
+	return list
+}
+
+// Consumers are those of the tasks of a pool's kinds.
+func Consumers(pool string, kinds ...string) []jetstream.ConsumerConfig {
+	var list []jetstream.ConsumerConfig
+	for _, kind := range kinds {
+		list = append(list, taskConsumer(pool, kind))
+	}
+	return list
+}
+
+// Look compares the streams of the server with what they have to be. It
+// changes nothing.
+func (b *Broker) Look(ctx context.Context) ([]Stream, error) {
+	var list []Stream
+	for _, w := range layout(b.opts.Replicas, b.maxStore) {
+		s := Stream{Account: w.account, Config: w.config}
+		js, err := jetstream.New(*b.conns()[w.account])
+		if err != nil {
+			return nil, err
+		}
+		switch have, err := js.Stream(ctx, w.config.Name); {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			s.Missing = true
+		case err != nil:
+			return nil, fmt.Errorf("stream %s: %w", w.config.Name, err)
+		default:
+			s.Drift = drift(have.CachedInfo().Config, w.config)
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
 // EnsureStreams makes the streams and buckets that do not exist. One that
 // exists with other properties than those that Penstock relies on is left as
 // it is, and all differences of all of them are in the error; only what an
 // earlier version has made in the embedded server is brought up to date. With an external
 // server the principals are in one of the buckets from then on.
 func (b *Broker) EnsureStreams(ctx context.Context) error {
+	if err := b.MakeStreams(ctx); err != nil || b.opts.External == nil {
+		return err
+	}
+	return b.share(ctx)
+}
+
+// MakeStreams is EnsureStreams, and leaves the principals where they are.
+func (b *Broker) MakeStreams(ctx context.Context) error {
 	var errs []error
 	for _, w := range layout(b.opts.Replicas, b.maxStore) {
 		errs = append(errs, ensureStream(ctx, *b.conns()[w.account], w, b.opts.External == nil))
 	}
-	if err := errors.Join(errs...); err != nil || b.opts.External == nil {
-		return err
-	}
-	return b.share(ctx)
+	return errors.Join(errs...)
 }
 
 // ensureStream makes a stream where there is none. One that exists is changed
@@ -232,15 +286,8 @@ const (
 	maxAckPending = 2000
 )
 
-// EnsureTaskConsumer makes the durable consumer that a pool's workers of one
-// kind share, and lets the pool's workers take from it. It has to be called
-// before the first task of the kind is published for the pool.
-func (b *Broker) EnsureTaskConsumer(ctx context.Context, pool, kind string) error {
-	js, err := jetstream.New(b.Work)
-	if err != nil {
-		return err
-	}
-	want := jetstream.ConsumerConfig{
+func taskConsumer(pool, kind string) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
 		Durable:       events.TaskConsumer(pool, kind),
 		Description:   fmt.Sprintf("tasks of kind %q for pool %q", kind, pool),
 		FilterSubject: "penstock.task." + events.Token(pool) + "." + events.Token(kind) + ".*",
@@ -250,6 +297,17 @@ func (b *Broker) EnsureTaskConsumer(ctx context.Context, pool, kind string) erro
 		MaxDeliver:    -1,
 		MaxAckPending: maxAckPending,
 	}
+}
+
+// EnsureTaskConsumer makes the durable consumer that a pool's workers of one
+// kind share, and lets the pool's workers take from it. It has to be called
+// before the first task of the kind is published for the pool.
+func (b *Broker) EnsureTaskConsumer(ctx context.Context, pool, kind string) error {
+	js, err := jetstream.New(b.Work)
+	if err != nil {
+		return err
+	}
+	want := taskConsumer(pool, kind)
 	_, err = js.CreateConsumer(ctx, events.StreamTasks, want)
 	if errors.Is(err, jetstream.ErrConsumerExists) {
 		return fmt.Errorf("consumer %s of stream %s is not as it must be:\n  %s\nremove it with nats consumer rm, it is made anew at the next start", want.Durable, events.StreamTasks,
