@@ -65,7 +65,7 @@ func (x *IDs) Of(text string) ID {
 
 // Find gives the ID of an identifier; false when it is not known.
 func (x *IDs) Find(text string) (ID, bool) {
-	if id, ok := pack(text); ok {
+	if id, ok := Pack(text); ok {
 		return id, true
 	}
 	n, ok := x.numbers[text]
@@ -106,12 +106,14 @@ func Span(prefix string) (first, last ID, ok bool) {
 		return first, last, false
 	}
 	rest := length - len(prefix)
-	first, ok = pack(prefix + strings.Repeat(alphabet[:1], rest))
-	last, _ = pack(prefix + strings.Repeat(alphabet[len(alphabet)-1:], rest))
+	first, ok = Pack(prefix + strings.Repeat(alphabet[:1], rest))
+	last, _ = Pack(prefix + strings.Repeat(alphabet[len(alphabet)-1:], rest))
 	return first, last, ok
 }
 
-func pack(text string) (id ID, ok bool) {
+// Pack gives the ID of an identifier that record.Derive may have made; false
+// for any other.
+func Pack(text string) (id ID, ok bool) {
 	if len(text) != length {
 		return id, false
 	}

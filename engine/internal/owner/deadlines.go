@@ -1,59 +1,79 @@
 package owner
 
 import (
-	"container/heap"
 	"context"
+	"math"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/penstock-cd/penstock/engine/internal/compact"
+	"github.com/penstock-cd/penstock/engine/record"
 )
 
-// deadlines is a heap of the next deadline of each aggregate.
+// deadlines knows the next deadline of each aggregate: a heap of slots, which
+// stay where they are. A deadline takes about 40 bytes.
 type deadlines struct {
 	mu     sync.Mutex
-	heap   dueHeap
-	at     map[key]int64 // the deadline that counts; others in the heap are out of date
-	change chan struct{}
+	ids    compact.IDs
+	slots  []due
+	free   []uint32 // slots without a deadline
+	heap   []uint32 // slots, so that none is due before its parent at (i-1)/2
+	where  *compact.Table
+	alarm  int64         // until when wait sleeps
+	change chan struct{} // there is an earlier one
 }
 
-type dueItem struct {
-	at int64
-	k  key
+type due struct {
+	at    int64
+	place uint32 // in heap
+	id    compact.ID
 }
 
-type dueHeap []dueItem
-
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(x any)        { *h = append(*h, x.(dueItem)) }
-func (h *dueHeap) Pop() any {
-	old := *h
-	x := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return x
-}
+const never = math.MaxInt64
 
 func newDeadlines() *deadlines {
-	return &deadlines{at: map[key]int64{}, change: make(chan struct{}, 1)}
+	d := &deadlines{alarm: never, change: make(chan struct{}, 1)}
+	d.where = compact.NewTable(func(slot uint32) compact.ID { return d.slots[slot].id })
+	return d
+}
+
+// id is what an aggregate is known by here: nearly all that have deadlines are runs.
+func (d *deadlines) id(k key) compact.ID {
+	if id, ok := compact.Pack(k.id); ok && k.agg == record.Run {
+		return id
+	}
+	return d.ids.Of(k.agg + "/" + k.id)
+}
+
+func (d *deadlines) key(id compact.ID) key {
+	text := d.ids.Text(id)
+	if agg, id, ok := strings.Cut(text, "/"); ok {
+		return key{agg, id}
+	}
+	return key{record.Run, text}
 }
 
 // set replaces an aggregate's deadline; 0 is none.
 func (d *deadlines) set(k key, at int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.at[k] == at {
+	if at == 0 && len(d.heap) == 0 {
 		return
 	}
-	if at == 0 {
-		delete(d.at, k)
-		return
+	id := d.id(k)
+	slot, known := d.where.Get(id)
+	switch {
+	case known && at == 0:
+		d.remove(slot)
+	case known:
+		d.slots[slot].at = at
+		d.settle(int(d.slots[slot].place))
+	case at != 0:
+		d.add(id, at)
 	}
-	d.at[k] = at
-	if len(d.heap) > 2*len(d.at)+1000 {
-		d.rebuild()
-	}
-	heap.Push(&d.heap, dueItem{at, k})
-	if d.heap[0].at == at {
+	if first := d.earliest(); first < d.alarm {
+		d.alarm = first
 		select {
 		case d.change <- struct{}{}:
 		default:
@@ -61,52 +81,37 @@ func (d *deadlines) set(k key, at int64) {
 	}
 }
 
-// rebuild drops what is out of date.
-func (d *deadlines) rebuild() {
-	d.heap = d.heap[:0]
-	for k, at := range d.at {
-		d.heap = append(d.heap, dueItem{at, k})
+func (d *deadlines) earliest() int64 {
+	if len(d.heap) == 0 {
+		return never
 	}
-	heap.Init(&d.heap)
+	return d.slots[d.heap[0]].at
 }
 
-// next gives the earliest deadline that counts.
-func (d *deadlines) next() (dueItem, bool) {
+// take gives and removes the earliest deadline if it has come by now. Else it
+// gives what is to be waited for: never, when there is none.
+func (d *deadlines) take(now int64) (k key, at int64, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for len(d.heap) > 0 {
-		it := d.heap[0]
-		if d.at[it.k] == it.at {
-			return it, true
-		}
-		heap.Pop(&d.heap)
+	if at = d.earliest(); at > now {
+		d.alarm = at
+		return key{}, at, false
 	}
-	return dueItem{}, false
-}
-
-// take removes a deadline that is fired.
-func (d *deadlines) take(it dueItem) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.at[it.k] == it.at {
-		delete(d.at, it.k)
-	}
+	first := d.heap[0]
+	k = d.key(d.slots[first].id)
+	d.remove(first)
+	return k, at, true
 }
 
 // wait gives the next deadline when it has come; false when ctx ended.
 func (d *deadlines) wait(ctx context.Context, c *clock) (key, int64, bool) {
 	for {
-		sleep := time.Minute
-		it, ok := d.next()
+		now := c.now()
+		k, at, ok := d.take(now)
 		if ok {
-			left := time.Duration(it.at-c.now()) * time.Millisecond
-			if left <= 0 {
-				d.take(it)
-				return it.k, it.at, true
-			}
-			sleep = min(sleep, left)
+			return k, at, true
 		}
-		t := time.NewTimer(sleep)
+		t := time.NewTimer(time.Duration(min(at-now, time.Minute.Milliseconds())) * time.Millisecond)
 		select {
 		case <-t.C:
 		case <-d.change:
@@ -116,4 +121,55 @@ func (d *deadlines) wait(ctx context.Context, c *clock) (key, int64, bool) {
 			return key{}, 0, false
 		}
 	}
+}
+
+func (d *deadlines) add(id compact.ID, at int64) {
+	var slot uint32
+	if n := len(d.free); n > 0 {
+		slot, d.free = d.free[n-1], d.free[:n-1]
+	} else {
+		slot = uint32(len(d.slots))
+		d.slots = append(d.slots, due{})
+	}
+	d.slots[slot] = due{at: at, id: id}
+	d.where.Add(slot)
+	d.heap = append(d.heap, 0)
+	d.put(slot, len(d.heap)-1)
+	d.settle(len(d.heap) - 1)
+}
+
+func (d *deadlines) remove(slot uint32) {
+	d.where.Delete(d.slots[slot].id)
+	d.free = append(d.free, slot)
+	hole, last := int(d.slots[slot].place), len(d.heap)-1
+	moved := d.heap[last]
+	d.heap = d.heap[:last]
+	if hole < last {
+		d.put(moved, hole)
+		d.settle(hole)
+	}
+}
+
+func (d *deadlines) put(slot uint32, i int) { d.heap[i], d.slots[slot].place = slot, uint32(i) }
+
+// settle moves what stands at i to where it belongs.
+func (d *deadlines) settle(i int) {
+	slot := d.heap[i]
+	at := d.slots[slot].at
+	for i > 0 && at < d.slots[d.heap[(i-1)/2]].at {
+		d.put(d.heap[(i-1)/2], i)
+		i = (i - 1) / 2
+	}
+	for {
+		child := 2*i + 1
+		if child+1 < len(d.heap) && d.slots[d.heap[child+1]].at < d.slots[d.heap[child]].at {
+			child++
+		}
+		if child >= len(d.heap) || at <= d.slots[d.heap[child]].at {
+			break
+		}
+		d.put(d.heap[child], i)
+		i = child
+	}
+	d.put(slot, i)
 }
