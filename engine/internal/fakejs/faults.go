@@ -1,0 +1,178 @@
+package fakejs
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Stored is a message as it lies in a stream.
+type Stored struct {
+	Seq     uint64
+	Subject string
+	Data    []byte
+}
+
+// Messages gives what lies in a stream from a sequence on. The data must not
+// be changed.
+func (s *Server) Messages(name string, from uint64) []Stored {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.streams[name]
+	if st == nil {
+		return nil
+	}
+	var out []Stored
+	for _, m := range st.msgs[st.find(from):] {
+		out = append(out, Stored{m.seq, m.subject, m.data})
+	}
+	return out
+}
+
+// Last is the last sequence of a stream.
+func (s *Server) Last(name string) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.streams[name]; st != nil {
+		return st.last
+	}
+	return 0
+}
+
+// Limit sets a stream's MaxBytes; -1 is none.
+func (s *Server) Limit(name string, bytes int64) {
+	s.mu.Lock()
+	defer s.unlock()
+	if st := s.streams[name]; st != nil {
+		st.cfg.MaxBytes = bytes
+	}
+}
+
+// Fill makes a stream full, as it is now.
+func (s *Server) Fill(name string) {
+	s.mu.Lock()
+	defer s.unlock()
+	if st := s.streams[name]; st != nil {
+		st.cfg.MaxBytes = max(st.bytes, 1)
+	}
+}
+
+// Freeze makes a stream take requests and answer nothing, as after a write
+// error, until Restart.
+func (s *Server) Freeze(name string) {
+	s.mu.Lock()
+	defer s.unlock()
+	if st := s.streams[name]; st != nil {
+		st.frozen = true
+	}
+}
+
+// Restart is that of the server. What is only in memory is forgotten:
+// consumers kept in memory, and the ids of messages that are no longer stored.
+// Of each durable consumer, the last rollback acknowledgements are forgotten
+// too. Every connection is interrupted; who called has to Reconnect.
+func (s *Server) Restart(rollback int) {
+	for _, c := range s.connections() {
+		c.Disconnect()
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	for _, st := range s.streams {
+		st.frozen = false
+		st.seen = map[string]dedupe{}
+		for _, m := range st.msgs {
+			if id := m.header.Get(jetstream.MsgIDHeader); id != "" {
+				st.seen[id] = dedupe{m.seq, m.at}
+			}
+		}
+		for name, c := range st.consumers {
+			if c.cfg.MemoryStorage || c.cfg.Durable == "" {
+				delete(st.consumers, name)
+				continue
+			}
+			s.forget(c, rollback)
+		}
+	}
+}
+
+// forget undoes the last acknowledgements of a consumer: what they
+// acknowledged will be given again.
+func (s *Server) forget(c *consumer, rollback int) {
+	c.pulls = nil
+	first := c.given.Stream
+	for seq := range c.pending {
+		first = min(first, seq-1)
+	}
+	floor := c.floor.Stream
+	for i := c.st.find(floor+1) - 1; i >= 0 && rollback > 0; i-- {
+		if c.wants(c.st.msgs[i].subject) {
+			floor = c.st.msgs[i].seq - 1
+			rollback--
+		}
+	}
+	// Pending messages come again when their time has come; those whose
+	// acknowledgement was forgotten come at once, before newer ones.
+	for i := c.st.find(floor + 1); i < len(c.st.msgs) && c.st.msgs[i].seq <= c.given.Stream; i++ {
+		if m := c.st.msgs[i]; c.wants(m.subject) && c.pending[m.seq] == nil {
+			c.pending[m.seq] = &pending{cseq: c.given.Consumer, until: s.now(), times: 1}
+		}
+	}
+	c.advance()
+	s.watch(c)
+}
+
+// LoseTail drops the last n messages of a stream, as a power cut does when the
+// server syncs now and then: their sequences are used again. It goes with a
+// Restart.
+func (s *Server) LoseTail(name string, n int) {
+	s.mu.Lock()
+	defer s.unlock()
+	st := s.streams[name]
+	if st == nil {
+		return
+	}
+	for ; n > 0 && len(st.msgs) > 0; n-- {
+		st.last = st.msgs[len(st.msgs)-1].seq - 1
+		st.remove(st.msgs[len(st.msgs)-1])
+	}
+	for _, c := range st.consumers {
+		c.next = min(c.next, st.last+1)
+		c.given.Stream, c.floor.Stream = min(c.given.Stream, st.last), min(c.floor.Stream, st.last)
+		for seq := range c.pending {
+			if seq > st.last {
+				delete(c.pending, seq)
+			}
+		}
+	}
+}
+
+// connections are the clients that are not closed, in their order.
+func (s *Server) connections() []*Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients = slices.DeleteFunc(s.clients, func(c *Client) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.closed
+	})
+	return slices.Clone(s.clients)
+}
+
+// Reconnect mends all interrupted connections.
+func (s *Server) Reconnect() {
+	for _, c := range s.connections() {
+		c.Reconnect()
+	}
+}
+
+// Consumers names the consumers of a stream, in order.
+func (s *Server) Consumers(name string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.streams[name]
+	if st == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(st.consumers))
+}
