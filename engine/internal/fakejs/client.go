@@ -264,13 +264,13 @@ func (c *Client) submit(verb, reply string, msgs []*message, sent []time.Time) {
 	s.mu.Unlock()
 	life := c.generation()
 	what := describe(msgs)
-	s.o.Net.Submit(&Event{Client: c.name, Kind: Request, Stream: stream, Verb: verb, What: what, deliver: func(f Fate) {
+	s.o.Net.Submit(&Event{Client: c.name, Kind: Request, Stream: stream, Verb: verb, What: what, Arrive: func(f Fate) {
 		m := s.arrive(verb, msgs, sent, f)
 		if m == nil || f.Mute || reply == "" {
 			return
 		}
 		m.Subject = reply
-		s.o.Net.Submit(&Event{Client: c.name, Kind: Answer, Stream: stream, Verb: verb, What: what, deliver: func(Fate) {
+		s.o.Net.Submit(&Event{Client: c.name, Kind: Answer, Stream: stream, Verb: verb, What: what, Arrive: func(Fate) {
 			if c.generation() == life {
 				c.reply(m)
 			}
@@ -325,13 +325,13 @@ func call[T any](ctx context.Context, c *Client, stream, verb, what string, do f
 	s, life := c.s, c.generation()
 	came := make(chan result, 1)
 	answer := func(r result) {
-		s.o.Net.Submit(&Event{Client: c.name, Kind: Answer, Stream: stream, Verb: verb, What: what, deliver: func(Fate) {
+		s.o.Net.Submit(&Event{Client: c.name, Kind: Answer, Stream: stream, Verb: verb, What: what, Arrive: func(Fate) {
 			if c.generation() == life {
 				came <- r
 			}
 		}})
 	}
-	s.o.Net.Submit(&Event{Client: c.name, Kind: Request, Stream: stream, Verb: verb, What: what, deliver: func(f Fate) {
+	s.o.Net.Submit(&Event{Client: c.name, Kind: Request, Stream: stream, Verb: verb, What: what, Arrive: func(f Fate) {
 		r := result{}
 		switch {
 		case f.Nobody:

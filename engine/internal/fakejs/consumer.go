@@ -240,7 +240,7 @@ func (s *Server) stir(c *consumer) {
 	c.moving = true
 	p := c.pulls[0]
 	s.later = append(s.later, &Event{Client: p.client.name, Kind: Delivery, Stream: c.st.cfg.Name, Verb: "deliver",
-		What: fmt.Sprint(c.filters(), " ", c.peek().seq), deliver: func(f Fate) {
+		What: fmt.Sprint(c.filters(), " ", c.peek().seq), Arrive: func(f Fate) {
 			s.mu.Lock()
 			defer s.unlock()
 			c.moving = false
@@ -391,7 +391,7 @@ func (h *handle) fetch(b *batch, n int, noWait bool) {
 		b.close(err)
 		return
 	}
-	s.o.Net.Submit(&Event{Client: client.name, Kind: Request, Stream: h.stream, Verb: "fetch", What: h.info.Config.FilterSubject, deliver: func(f Fate) {
+	s.o.Net.Submit(&Event{Client: client.name, Kind: Request, Stream: h.stream, Verb: "fetch", What: h.info.Config.FilterSubject, Arrive: func(f Fate) {
 		s.mu.Lock()
 		defer s.unlock()
 		st := s.streams[h.stream]
@@ -447,7 +447,7 @@ func (m *jsMsg) send(verb string, do func(*Server)) error {
 	if err := m.client.refusing(); err != nil {
 		return err
 	}
-	s.o.Net.Submit(&Event{Client: m.client.name, Kind: Request, Stream: m.cons.st.cfg.Name, Verb: verb, What: m.m.subject, deliver: func(f Fate) {
+	s.o.Net.Submit(&Event{Client: m.client.name, Kind: Request, Stream: m.cons.st.cfg.Name, Verb: verb, What: m.m.subject, Arrive: func(f Fate) {
 		if f.Nobody || f.Refuse != nil {
 			return
 		}

@@ -52,12 +52,11 @@ type Event struct {
 	Verb   string // what is asked for: publish, batch, fetch, last, …
 	What   string // the details, in words that are the same whenever the same is done
 
-	deliver func(Fate)
+	// Arrive makes it happen. A Net calls it at most once, from any goroutine.
+	// A request or an answer that is lost is dropped without calling it; a
+	// delivery always arrives in the end.
+	Arrive func(Fate)
 }
-
-// Arrive makes the event happen. A Net calls it at most once, from any
-// goroutine; an event that is lost is dropped without calling it.
-func (e *Event) Arrive(f Fate) { e.deliver(f) }
 
 // Fate is what befalls an event that arrives.
 type Fate struct {
