@@ -176,3 +176,13 @@ func (s *Server) Consumers(name string) []string {
 	}
 	return slices.Sorted(maps.Keys(st.consumers))
 }
+
+// Thaw ends Freeze without a Restart.
+func (s *Server) Thaw() {
+	s.mu.Lock()
+	defer s.unlock()
+	for _, st := range s.streams {
+		st.frozen = false
+		s.stirred(st)
+	}
+}
