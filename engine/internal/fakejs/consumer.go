@@ -293,7 +293,7 @@ type handle struct {
 func (h *handle) CachedInfo() *jetstream.ConsumerInfo { return h.info }
 
 func (h *handle) Info(ctx context.Context) (*jetstream.ConsumerInfo, error) {
-	return call(ctx, h.client, h.stream, "consumer.info", "", func(s *Server, st *stream, _ Fate) (*jetstream.ConsumerInfo, error) {
+	return call(ctx, h.client, h.stream, "consumer.info", h.name, func(s *Server, st *stream, _ Fate) (*jetstream.ConsumerInfo, error) {
 		c, err := s.consumerOf(st, h.name)
 		if err != nil {
 			return nil, err
