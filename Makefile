@@ -17,7 +17,7 @@ version = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel
 .PHONY: help build dist check test race contract fuzz proof corpus docker demo clean
 
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## the binary for this machine, as ./penstock
 	$(GO) build -trimpath -o penstock ./cmd/penstock
@@ -50,7 +50,7 @@ race: ## the core under the race detector, short form
 	$(GO) test -race -short ./events/... ./workflows/... ./engine/... ./workers
 
 contract: ## what Penstock relies on in the NATS server, at every new version of it
-	$(GO) test -count=1 -v ./engine/internal/contract | grep -v '^=== '
+	$(GO) test -count=1 ./engine/internal/contract
 
 # An end in the middle of an execution is told as a failure (context deadline exceeded) and is none.
 fuzz: ## every fuzz target for FUZZTIME (20s)

@@ -2,10 +2,7 @@ package integration_test
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -167,71 +164,61 @@ spec:
 	onceOnly(t, plan.Ledger, view.ID, "launch")
 }
 
-// TestKilledAtRandomMoments kills server and workers at moments drawn from a
-// seed, which it prints; PENSTOCK_SEED repeats one, PENSTOCK_ROUNDS sets how
-// many changes are taken through (2).
+// TestKilledAtRandomMoments kills the engine, its worker and the NATS server,
+// in the engine's process or apart, at moments drawn from a seed, and has the
+// ledger say what became of what was promised.
 func TestKilledAtRandomMoments(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	if v := os.Getenv("PENSTOCK_SEED"); v != "" {
-		n, err := strconv.ParseUint(v, 10, 64)
-		require(t, err)
-		seed = n
-	}
-	rounds := 12
-	if v := os.Getenv("PENSTOCK_ROUNDS"); v != "" {
-		n, err := strconv.Atoi(v)
-		require(t, err)
-		rounds = n
-	}
-	t.Logf("PENSTOCK_SEED=%d PENSTOCK_ROUNDS=%d", seed, rounds)
-	random := rand.New(rand.NewPCG(seed, 1))
-
-	s := newServer(t, serverPlan{Heartbeat: 300 * time.Millisecond, HeartbeatLimit: 3 * time.Second}, people+kinds+road)
-	s.start()
-	c := newClient(s)
-	plan := workerPlan{Credential: filepath.Join(s.plan.Dir, engine.WorkerFile), Ledger: filepath.Join(t.TempDir(), "ledger"), Dir: t.TempDir()}
-	w := spawn(t, "worker", plan)
-	killed := make(chan struct{})
-	go func() {
-		defer close(killed)
-		for range rounds {
-			time.Sleep(time.Duration(random.IntN(700)) * time.Millisecond) // the moment is what is drawn
-			if random.IntN(3) == 0 {
-				w.kill()
-				w = spawn(t, "worker", plan)
-				continue
+	plan := serverPlan{Heartbeat: 300 * time.Millisecond, HeartbeatLimit: 3 * time.Second}
+	for name, prepare := range map[string]func(testing.TB, serverPlan, string) *server{"NATS in the engine": newServer, "NATS apart": newServerApart} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			random, rounds := drawn(t, 10)
+			s := prepare(t, plan, people+kinds+road)
+			s.start()
+			c := newClient(s)
+			wp := workerPlan{Credential: s.workerCredential(), Ledger: filepath.Join(t.TempDir(), "ledger"), Dir: t.TempDir()}
+			w := spawn(t, "worker", wp)
+			killed := make(chan string)
+			go func() {
+				defer close(killed)
+				for range rounds {
+					time.Sleep(time.Duration(random.IntN(700)) * time.Millisecond) // the moment is what is drawn
+					switch n := random.IntN(6); {
+					case n < 2:
+						w.kill()
+						w = spawn(t, "worker", wp)
+						killed <- "worker"
+					case n < 4 && s.apart != nil:
+						s.apart.again()
+						killed <- "NATS"
+					default:
+						s.proc.kill()
+						s.proc = spawn(t, "server", s.plan)
+						if _, err := s.ready(); err != nil {
+							t.Errorf("the server: %v\n%s", err, s.proc.log)
+							return
+						}
+						killed <- "engine"
+					}
+				}
+			}()
+			kills := map[string]int{}
+			for going := true; going; {
+				c.drive(fmt.Sprintf("change-%d", c.changes()))
+				for waiting := true; waiting; {
+					select {
+					case what, more := <-killed:
+						if going, waiting = more, more; more {
+							kills[what]++
+						}
+					default:
+						waiting = false
+					}
+				}
 			}
-			s.proc.kill()
-			s.proc = spawn(t, "server", s.plan)
-			if _, err := s.ready(); err != nil {
-				t.Errorf("the server: %v\n%s", err, s.proc.log)
-				return
-			}
-		}
-	}()
-	var runs, held []string
-	for going := true; going; {
-		r, h := c.drive(fmt.Sprintf("change-%d", len(runs)))
-		runs, held = append(runs, r), append(held, h)
-		select {
-		case <-killed:
-			going = false
-		default:
-		}
-	}
-	t.Logf("%d changes", len(runs))
-	for _, r := range runs {
-		if v := c.untilDone(r); v.Outcome != events.Succeeded {
-			t.Errorf("run %s ended %s: %+v", r, v.Outcome, v.Path)
-		}
-		c.audit(r)
-		onceOnly(t, plan.Ledger, r, "ship")
-	}
-	for _, h := range held {
-		if v := c.untilDone(h); v.Outcome != events.Cancelled {
-			t.Errorf("run %s ended %s, and its cancel was acknowledged", h, v.Outcome)
-		}
-		c.audit(h)
+			c.reckon(wp.Ledger)
+			t.Logf("killed %v; %s", kills, c.sum)
+		})
 	}
 }

@@ -1,4 +1,4 @@
-package integration
+package integration_test
 
 import (
 	"archive/tar"
@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
-	"github.com/moby/moby/client"
+	moby "github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
 )
 
@@ -41,7 +41,7 @@ func dockerClient(t testing.TB) *testcontainers.DockerClient {
 		missing(t, "docker", err.Error())
 	}
 	t.Cleanup(func() { cli.Close() })
-	info, err := cli.Info(ctx, client.InfoOptions{})
+	info, err := cli.Info(ctx, moby.InfoOptions{})
 	if err != nil {
 		missing(t, "docker", err.Error())
 	}
@@ -109,7 +109,7 @@ func loadImage(t testing.TB, cli *testcontainers.DockerClient, title string, ent
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if _, err := cli.ImageRemove(ctx, tag.String(), client.ImageRemoveOptions{Force: true}); err != nil {
+		if _, err := cli.ImageRemove(ctx, tag.String(), moby.ImageRemoveOptions{Force: true}); err != nil {
 			t.Errorf("the image %s stays: %v", tag, err)
 		}
 	})

@@ -51,15 +51,6 @@ func natsClient(t testing.TB) string {
 	return path
 }
 
-// missing skips, or fails where $PENSTOCK_REQUIRE names what is missing.
-func missing(t testing.TB, name, what string) {
-	t.Helper()
-	if slices.Contains(strings.Split(os.Getenv("PENSTOCK_REQUIRE"), ","), name) {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
 // desk is where somebody types the commands of the pages: a folder with
 // penstock and nats on its PATH, and an engine that they reach.
 type desk struct {

@@ -37,7 +37,7 @@ func init() {
 	if role == "" {
 		return
 	}
-	run := map[string]func([]byte) error{"server": serverProcess, "worker": workerProcess}[role]
+	run := map[string]func([]byte) error{"server": serverProcess, "worker": workerProcess, "nats": natsProcess}[role]
 	if run == nil {
 		fmt.Fprintln(os.Stderr, "no such role:", role)
 		os.Exit(2)
@@ -52,6 +52,7 @@ func init() {
 // serverPlan is what a server process is told.
 type serverPlan struct {
 	Dir, Listen, Workflows    string
+	External, Sync, Instance  string
 	MaxStore                  int64
 	Heartbeat, HeartbeatLimit time.Duration
 	// The process kills itself when it logs KillAt about a record that is not
@@ -76,7 +77,7 @@ func serverProcess(plan []byte) error {
 
 func serve(ctx context.Context, p serverPlan, log *slog.Logger, ready func(nats string)) error {
 	o := engine.Options{Dir: p.Dir, Listen: p.Listen, HTTP: "none", MaxStore: p.MaxStore,
-		Heartbeat: p.Heartbeat, HeartbeatTimeout: p.HeartbeatLimit, Log: log}
+		External: p.External, Sync: p.Sync, Instance: p.Instance, Heartbeat: p.Heartbeat, HeartbeatTimeout: p.HeartbeatLimit, Log: log}
 	if p.Workflows != "" {
 		o.Workflows = []string{p.Workflows}
 	}
@@ -251,9 +252,10 @@ func freeAddress(t testing.TB) string {
 
 // server is a data directory whose server is started and killed.
 type server struct {
-	t    testing.TB
-	plan serverPlan
-	proc *process
+	t     testing.TB
+	plan  serverPlan
+	proc  *process
+	apart *natsServer // nil: NATS is in the server's process
 }
 
 // newServer starts a server with definitions, by file name.

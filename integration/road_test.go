@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/penstock-cd/penstock/engine"
-	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/events/bus"
 	"github.com/penstock-cd/penstock/workers"
@@ -279,12 +278,19 @@ type client struct {
 	admin     *bus.Conn
 	marta, li *bus.Conn
 	git       *bus.Conn
+	source    string   // what git publishes as
 	promised  []string // ids of inputs that were acknowledged, "run: id"
+	driven    []driven
+	sum       reckoning
 }
 
 func newClient(s *server) *client {
 	s.t.Helper()
-	c := &client{t: s.t, s: s, admin: s.connect(s.credential(engine.AdminFile))}
+	if s.apart != nil {
+		as := func(kind, name string) *bus.Conn { return s.connect(s.apart.credential(kind, name)) }
+		return &client{t: s.t, s: s, source: "ci", admin: as(bus.KindAdmin, "admin"), marta: as(bus.KindUser, "marta"), li: as(bus.KindUser, "li"), git: as(bus.KindPublisher, "ci")}
+	}
+	c := &client{t: s.t, s: s, source: "git", admin: s.connect(s.credential(engine.AdminFile))}
 	c.marta, c.li, c.git = c.login(bus.KindUser, "marta"), c.login(bus.KindUser, "li"), c.login(bus.KindPublisher, "git")
 	return c
 }
@@ -402,7 +408,7 @@ func (c *client) publish(id string) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
-	require(c.t, c.git.Publish(ctx, &events.Event{ID: id, Source: "git", Type: "com.example.change.merged", Subject: "shop",
+	require(c.t, c.git.Publish(ctx, &events.Event{ID: id, Source: c.source, Type: "com.example.change.merged", Subject: "shop",
 		Data: json.RawMessage(`{"change": "` + id + `"}`)}))
 }
 
@@ -419,63 +425,6 @@ func (c *client) drive(name string) (run, held string) {
 	c.promised = append(c.promised, view.ID+": h-"+name)
 	c.promise(c.li, events.VerbCancel, view.ID, "li:c-"+name, events.CancelRun{ID: "c-" + name, Run: view.ID, Reason: "not today"})
 	c.promise(c.li, events.VerbDecide, run, "li:l-"+name, events.Decide{ID: "l-" + name, Run: run, Decision: events.Approve, Content: content})
+	c.driven = append(c.driven, driven{run, view.ID})
 	return run, view.ID
-}
-
-// audit reads a run's records and verifies them: the chain is whole, no input
-// stands in it twice, and nothing that was promised is missing.
-func (c *client) audit(run string) []record.Record {
-	c.t.Helper()
-	var v events.Verification
-	c.must(c.admin, events.VerbVerify, events.GetRun{Run: run}, &v)
-	if !v.OK {
-		c.t.Errorf("run %s does not verify: %v", run, v.Problems)
-	}
-	var stored events.Records
-	c.must(c.admin, events.VerbRecords, events.GetRun{Run: run}, &stored)
-	seen := map[string]int64{}
-	var all []record.Record
-	for i, s := range stored.Records {
-		var r record.Record
-		require(c.t, json.Unmarshal(s.Record, &r))
-		if r.V != int64(i+1) {
-			c.t.Errorf("run %s: record %d has the version %d", run, i+1, r.V)
-		}
-		if at, twice := seen[r.In.ID]; twice {
-			c.t.Errorf("run %s: input %s stands in record %d and again in %d", run, r.In.ID, at, r.V)
-		}
-		seen[r.In.ID] = r.V
-		all = append(all, r)
-	}
-	for _, p := range c.promised {
-		of, id, _ := strings.Cut(p, ": ")
-		if _, there := seen[id]; of == run && !there && id != "start" {
-			c.t.Errorf("run %s: the input %s was acknowledged and is not in the record", run, id)
-		}
-	}
-	return all
-}
-
-// onceOnly fails the test when something that must not happen twice did, or
-// one of the states was worked on more or less than once. Of the kind make,
-// which begins at once, a worker that is killed leaves its attempt to the next.
-func onceOnly(t testing.TB, ledger, run string, states ...string) {
-	t.Helper()
-	all, err := readLedger(ledger)
-	require(t, err)
-	tasks := map[string]int{}
-	ran := map[string]int{}
-	for _, e := range all {
-		if tasks[e.Task]++; tasks[e.Task] > 1 && e.Kind != "make" {
-			t.Errorf("attempt %s (%s of run %s) was done %d times", e.Task, e.State, e.Run, tasks[e.Task])
-		}
-		if e.Run == run {
-			ran[e.State]++
-		}
-	}
-	for _, s := range states {
-		if ran[s] != 1 {
-			t.Errorf("run %s: %s had %d effects, want 1", run, s, ran[s])
-		}
-	}
 }

@@ -1,0 +1,167 @@
+package integration_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// drawn gives the random numbers of a test and how many rounds it goes. Both
+// are printed: PENSTOCK_SEED repeats a run, PENSTOCK_ROUNDS makes it longer
+// (make proof).
+func drawn(t testing.TB, rounds int) (*rand.Rand, int) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if v := os.Getenv("PENSTOCK_SEED"); v != "" {
+		n, err := strconv.ParseUint(v, 10, 64)
+		require(t, err)
+		seed = n
+	}
+	if v := os.Getenv("PENSTOCK_ROUNDS"); v != "" {
+		n, err := strconv.Atoi(v)
+		require(t, err)
+		rounds = n
+	}
+	t.Logf("PENSTOCK_SEED=%d PENSTOCK_ROUNDS=%d", seed, rounds)
+	return rand.New(rand.NewPCG(seed, 1)), rounds
+}
+
+// reckoning is what the ledger says in the end. The ledger lies outside of
+// Penstock: the test notes what it was promised, the worker what it did.
+type reckoning struct {
+	Runs        int // that were looked at
+	Acked, Lost int // inputs that were acknowledged, and those of them that no record holds
+	Transitions int // records of these runs
+	Doubled     int // records with a version or an input that another one has
+	Effects     int // what the worker did
+	Missing     int // states of finished runs that claim an effect which is not there
+	Twice       int // effects of what must not run twice, beyond the first
+}
+
+func (r reckoning) String() string {
+	return fmt.Sprintf("%d runs: %d inputs acknowledged, %d lost; %d transitions, %d doubled; %d effects, %d missing, %d twice that must not be",
+		r.Runs, r.Acked, r.Lost, r.Transitions, r.Doubled, r.Effects, r.Missing, r.Twice)
+}
+
+// changes is how many changes have been driven.
+func (c *client) changes() int { return len(c.driven) }
+
+// reckon waits for the end of everything that was driven and compares the
+// record with the ledger. What does not fit is an error of the test.
+func (c *client) reckon(ledger string) {
+	c.t.Helper()
+	for _, d := range c.driven {
+		if v := c.untilDone(d.run); v.Outcome != events.Succeeded {
+			c.t.Errorf("run %s ended %s: %+v", d.run, v.Outcome, v.Path)
+		}
+		if v := c.untilDone(d.held); v.Outcome != events.Cancelled {
+			c.t.Errorf("run %s ended %s, and its cancel was acknowledged", d.held, v.Outcome)
+		}
+		c.audit(d.run)
+		c.audit(d.held)
+		c.effects(ledger, d.run)
+	}
+}
+
+// effects compares what the worker did for a run with what had to be done:
+// everything at least once, and what must not run twice once.
+func (c *client) effects(ledger, run string) {
+	c.t.Helper()
+	all, err := readLedger(ledger)
+	require(c.t, err)
+	done := map[string]int{}
+	for _, e := range all {
+		if e.Run == run {
+			done[e.State]++
+			c.sum.Effects++
+		}
+	}
+	for _, state := range []string{"build", "verify.unit", "verify.lint", "ship", "finally.1"} {
+		if done[state] == 0 {
+			c.sum.Missing++
+			c.t.Errorf("run %s succeeded, and %s was never done", run, state)
+		}
+	}
+	if n := done["ship"]; n > 1 {
+		c.sum.Twice += n - 1
+		c.t.Errorf("run %s: ship was done %d times", run, n)
+	}
+}
+
+// audit reads a run's records and verifies them: the chain is whole, no input
+// stands in it twice, and nothing that was promised is missing.
+func (c *client) audit(run string) []record.Record {
+	c.t.Helper()
+	var v events.Verification
+	c.must(c.admin, events.VerbVerify, events.GetRun{Run: run}, &v)
+	if !v.OK {
+		c.t.Errorf("run %s does not verify: %v", run, v.Problems)
+	}
+	var stored events.Records
+	c.must(c.admin, events.VerbRecords, events.GetRun{Run: run}, &stored)
+	seen := map[string]int64{}
+	var all []record.Record
+	for i, s := range stored.Records {
+		var r record.Record
+		require(c.t, json.Unmarshal(s.Record, &r))
+		if r.V != int64(i+1) {
+			c.sum.Doubled++
+			c.t.Errorf("run %s: record %d has the version %d", run, i+1, r.V)
+		}
+		if at, twice := seen[r.In.ID]; twice {
+			c.sum.Doubled++
+			c.t.Errorf("run %s: input %s stands in record %d and again in %d", run, r.In.ID, at, r.V)
+		}
+		seen[r.In.ID] = r.V
+		all = append(all, r)
+	}
+	c.sum.Runs++
+	c.sum.Transitions += len(all)
+	for _, p := range c.promised {
+		of, id, _ := strings.Cut(p, ": ")
+		if of != run {
+			continue
+		}
+		c.sum.Acked++
+		if _, there := seen[id]; !there && id != "start" {
+			c.sum.Lost++
+			c.t.Errorf("run %s: the input %s was acknowledged and is not in the record", run, id)
+		}
+	}
+	return all
+}
+
+// onceOnly fails the test when something that must not happen twice did, or
+// one of the states was worked on more or less than once. Of the kind make,
+// which begins at once, a worker that is killed leaves its attempt to the next.
+func onceOnly(t testing.TB, ledger, run string, states ...string) {
+	t.Helper()
+	all, err := readLedger(ledger)
+	require(t, err)
+	tasks := map[string]int{}
+	ran := map[string]int{}
+	for _, e := range all {
+		if tasks[e.Task]++; tasks[e.Task] > 1 && e.Kind != "make" {
+			t.Errorf("attempt %s (%s of run %s) was done %d times", e.Task, e.State, e.Run, tasks[e.Task])
+		}
+		if e.Run == run {
+			ran[e.State]++
+		}
+	}
+	for _, s := range states {
+		if ran[s] != 1 {
+			t.Errorf("run %s: %s had %d effects, want 1", run, s, ran[s])
+		}
+	}
+}
+
+// driven is a change that was taken through, and the run beside it that was cancelled.
+type driven struct{ run, held string }
