@@ -25,6 +25,21 @@ const (
 	pemType     = "PENSTOCK TASK KEY"
 )
 
+// writeKey writes a file that is on disk as a whole when it returns: half a key
+// after a power cut would keep the engine from starting.
+func writeKey(path string, key []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".key-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(key)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
 // taskKey reads the key that signs tasks, or makes it.
 func taskKey(dir string) (ed25519.PrivateKey, error) {
 	path := filepath.Join(dir, taskKeyFile)
@@ -35,7 +50,7 @@ func taskKey(dir string) (ed25519.PrivateKey, error) {
 			return nil, err
 		}
 		block := pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: key.Seed()})
-		return key, os.WriteFile(path, block, 0o600)
+		return key, writeKey(path, block)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the key that signs tasks: %w", err)

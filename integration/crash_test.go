@@ -179,6 +179,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 			c := newClient(s)
 			wp := workerPlan{Credential: s.workerCredential(), Ledger: filepath.Join(t.TempDir(), "ledger"), Dir: t.TempDir()}
 			w := spawn(t, "worker", wp)
+			leave := c.crowd(4)
 			killed := make(chan string)
 			go func() {
 				defer close(killed)
@@ -217,6 +218,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 					}
 				}
 			}
+			leave()
 			c.reckon(wp.Ledger)
 			t.Logf("killed %v; %s", kills, c.sum)
 		})

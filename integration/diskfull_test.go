@@ -87,7 +87,7 @@ func TestFullDiskRefusesWritesAndRecovers(t *testing.T) {
 		_, err := c.ask(c.marta, events.VerbDecide, yes, nil)
 		return err == nil, err
 	})
-	c.promised = append(c.promised, waits+": marta:m")
+	c.note(waits, "marta:m")
 	c.promise(c.li, events.VerbDecide, waits, "li:l", events.Decide{ID: "l", Run: waits, Decision: events.Approve, Content: content})
 	if v := c.untilDone(waits); v.Outcome != events.Succeeded {
 		t.Errorf("the run that waited ended %s: %+v", v.Outcome, v.Path)

@@ -1,12 +1,14 @@
 package integration_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,6 +53,13 @@ func (r reckoning) String() string {
 		r.Runs, r.Acked, r.Lost, r.Transitions, r.Doubled, r.Effects, r.Missing, r.Twice)
 }
 
+// note writes down that an input of a run was acknowledged.
+func (c *client) note(run, input string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.promised = append(c.promised, run+": "+input)
+}
+
 // changes is how many changes have been driven.
 func (c *client) changes() int { return len(c.driven) }
 
@@ -58,17 +67,54 @@ func (c *client) changes() int { return len(c.driven) }
 // record with the ledger. What does not fit is an error of the test.
 func (c *client) reckon(ledger string) {
 	c.t.Helper()
-	for _, d := range c.driven {
-		if v := c.untilDone(d.run); v.Outcome != events.Succeeded {
-			c.t.Errorf("run %s ended %s: %+v", d.run, v.Outcome, v.Path)
+	for _, run := range c.driven {
+		if v := c.untilDone(run); v.Outcome != events.Succeeded {
+			c.t.Errorf("run %s ended %s: %+v", run, v.Outcome, v.Path)
 		}
-		if v := c.untilDone(d.held); v.Outcome != events.Cancelled {
-			c.t.Errorf("run %s ended %s, and its cancel was acknowledged", d.held, v.Outcome)
-		}
-		c.audit(d.run)
-		c.audit(d.held)
-		c.effects(ledger, d.run)
+		c.audit(run)
+		c.effects(ledger, run)
 	}
+	for _, run := range c.cancelled {
+		if v := c.untilDone(run); v.Outcome != events.Cancelled {
+			c.t.Errorf("run %s ended %s, and its cancel was acknowledged", run, v.Outcome)
+		}
+		c.audit(run)
+	}
+}
+
+// crowd has n people start runs and cancel them, as fast as they are answered.
+// When leave returns, every run of which a start was acknowledged is known,
+// and whether its cancel was.
+func (c *client) crowd(n int) (leave func()) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	var people sync.WaitGroup
+	c.crowds++
+	for person := range n {
+		people.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				id := fmt.Sprintf("crowd-%d-%d-%d", c.crowds, person, i)
+				var v events.RunView
+				if _, err := c.marta.Request(ctx, events.VerbStart, events.StartRun{ID: id, Workflow: "hold"}, &v); err != nil {
+					if ctx.Err() == nil {
+						c.t.Errorf("%s is not started: %v", id, err)
+					}
+					return
+				}
+				_, err := c.li.Request(ctx, events.VerbCancel, events.CancelRun{ID: id, Run: v.ID}, nil)
+				if err != nil && ctx.Err() == nil {
+					c.t.Errorf("%s is not cancelled: %v", id, err)
+				}
+				c.note(v.ID, id)
+				if err == nil {
+					c.note(v.ID, "li:"+id)
+					c.mu.Lock()
+					c.cancelled = append(c.cancelled, v.ID)
+					c.mu.Unlock()
+				}
+			}
+		})
+	}
+	return func() { cancel(); people.Wait() }
 }
 
 // effects compares what the worker did for a run with what had to be done:

@@ -143,11 +143,18 @@ type process struct {
 // spawn starts this test binary in a role; the test's end kills it.
 func spawn(t testing.TB, role string, plan any) *process {
 	t.Helper()
+	return spawnIn(t, nil, role, plan)
+}
+
+// spawnIn is spawn by way of another program, which must become it.
+func spawnIn(t testing.TB, in []string, role string, plan any) *process {
+	t.Helper()
 	p, err := json.Marshal(plan)
 	require(t, err)
 	self, err := os.Executable()
 	require(t, err)
-	x := &process{cmd: exec.Command(self), lines: make(chan string, 100), ended: make(chan struct{}), log: &tail{}}
+	command := slices.Concat(in, []string{self})
+	x := &process{cmd: exec.Command(command[0], command[1:]...), lines: make(chan string, 100), ended: make(chan struct{}), log: &tail{}}
 	x.cmd.Env = append(os.Environ(), roleVariable+"="+role, planVariable+"="+string(p))
 	x.cmd.Stderr = x.log
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

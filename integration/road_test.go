@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -278,9 +279,12 @@ type client struct {
 	admin     *bus.Conn
 	marta, li *bus.Conn
 	git       *bus.Conn
-	source    string   // what git publishes as
+	source    string // what git publishes as
+	mu        sync.Mutex
 	promised  []string // ids of inputs that were acknowledged, "run: id"
-	driven    []driven
+	driven    []string // runs that were approved
+	cancelled []string // runs that were cancelled
+	crowds    int
 	sum       reckoning
 }
 
@@ -328,7 +332,7 @@ func (c *client) must(conn *bus.Conn, verb string, request, result any) {
 func (c *client) promise(conn *bus.Conn, verb, run, id string, request any) {
 	c.t.Helper()
 	c.must(conn, verb, request, nil)
-	c.promised = append(c.promised, run+": "+id)
+	c.note(run, id)
 }
 
 func (c *client) get(run string) events.RunView {
@@ -417,14 +421,16 @@ func (c *client) drive(name string) (run, held string) {
 	c.t.Helper()
 	c.publish(name)
 	run = c.started(name)
-	c.promised = append(c.promised, run+": start")
+	c.note(run, "start")
 	content := c.asked(run)
 	c.promise(c.marta, events.VerbDecide, run, "marta:m-"+name, events.Decide{ID: "m-" + name, Run: run, Decision: events.Approve, Content: content})
 	var view events.RunView
 	c.must(c.li, events.VerbStart, events.StartRun{ID: "h-" + name, Workflow: "hold"}, &view)
-	c.promised = append(c.promised, view.ID+": h-"+name)
+	c.note(view.ID, "h-"+name)
 	c.promise(c.li, events.VerbCancel, view.ID, "li:c-"+name, events.CancelRun{ID: "c-" + name, Run: view.ID, Reason: "not today"})
 	c.promise(c.li, events.VerbDecide, run, "li:l-"+name, events.Decide{ID: "l-" + name, Run: run, Decision: events.Approve, Content: content})
-	c.driven = append(c.driven, driven{run, view.ID})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.driven, c.cancelled = append(c.driven, run), append(c.cancelled, view.ID)
 	return run, view.ID
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -218,7 +219,7 @@ func explainConnect(c *Credential, err error) error {
 		return fmt.Errorf("nats server %s does not accept user %q: the password is wrong, or the credential was revoked; ask an administrator for a new one (penstock auth %s add): %w", url, c.User, cmp.Or(c.Kind, "user"), err)
 	case errors.As(err, &dns):
 		return fmt.Errorf("nats server %s %w: the name %q is not known; check the url in the credential or NATS_URL: %w", url, errUnreachable, dns.Name, err)
-	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), isNetworkError(err):
+	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout), errors.Is(err, io.EOF), isNetworkError(err): // EOF: it ended as it was asked
 		return fmt.Errorf("nats server %s %w: check that penstock server (or NATS) runs there, that the port is right and that no firewall is between: %w", url, errUnreachable, err)
 	default:
 		return fmt.Errorf("nats server %s: %w", url, err)

@@ -62,11 +62,10 @@ func (c *Credential) Write(path string) error {
 		return err
 	}
 	defer os.Remove(tmp.Name())
-	if _, err := tmp.Write(append(p, '\n')); err != nil {
-		tmp.Close()
-		return err
-	}
-	if err := tmp.Close(); err != nil {
+	// Synced before it replaces what was there: after a power cut there is
+	// the old credential or the new one, never half of one.
+	_, err = tmp.Write(append(p, '\n'))
+	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)
