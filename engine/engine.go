@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -347,6 +348,7 @@ func (e *Engine) serve(asked context.Context) error {
 	work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
 	work.Go(func() { fail("events", e.route(ctx)) })
 	work.Go(func() { e.clean(ctx) })
+	work.Go(func() { e.broker.Watch(ctx, e.frozen) })
 	work.Go(func() { e.sources.Run(ctx) })
 	if e.http != nil {
 		work.Go(func() { fail("http", e.serveHTTP(ctx)) })
@@ -371,6 +373,21 @@ func (e *Engine) serve(asked context.Context) error {
 		return cause
 	}
 	return nil // it was asked to, whatever for
+}
+
+// ErrFrozen is why Run ends when a stream of the embedded server takes nothing
+// more. An engine that is started again takes what it can.
+var ErrFrozen = broker.ErrFrozen
+
+// frozen tells everybody of a stream that takes no writes, or does again.
+func (e *Engine) frozen(f broker.Frozen) {
+	if f.Err == nil {
+		e.o.Log.Info("a stream takes writes again", "stream", f.Stream)
+		e.svc.Emit(events.StoreRecovered, events.Happening{By: f.Stream})
+		return
+	}
+	e.o.Log.Error("a stream takes no writes; nothing goes on until it does", "stream", f.Stream, "error", f.Err)
+	e.svc.Emit(events.StoreFrozen, events.Happening{By: f.Stream, Reason: f.Err.Error()})
 }
 
 // route reads events until ctx ends.
@@ -439,7 +456,8 @@ func (e *Engine) stats() api.Stats {
 	case <-e.owner.Fatal():
 		s.Ready = e.owner.Cause()
 	default:
-		s.Ready = cmp.Or(e.tasks.stuck(), e.out.stuck())
+		s.Frozen = e.broker.Broken()
+		s.Ready = cmp.Or(errors.Join(slices.Collect(maps.Values(s.Frozen))...), e.tasks.stuck(), e.out.stuck())
 		if !e.broker.Engine.IsConnected() {
 			s.Ready = errors.New("not connected to NATS")
 		}

@@ -76,6 +76,9 @@ const (
 	DefinitionRecovered   = "dev.penstock.definition.recovered.v1"   // By, Commit, Author: a source that was refused or unreachable is good again
 	DefinitionUnreachable = "dev.penstock.definition.unreachable.v1" // By, Reason, Commit (the newest that was read): what came from it stays in force
 
+	StoreFrozen    = "dev.penstock.store.frozen.v1"    // By (the stream), Reason: it takes no writes
+	StoreRecovered = "dev.penstock.store.recovered.v1" // By (the stream): it takes writes again
+
 	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content, Reason (why one that was sent before is sent again: "reminder", "escalated to …")
 	NotificationFailed = "dev.penstock.notification.failed.v1" // Channel, Error
 )
@@ -98,6 +101,7 @@ func Types() []string {
 		DeploymentJudged, EffectUndone, EventMatched,
 		EventIgnored, EventRefused,
 		DefinitionApplied, DefinitionRemoved, DefinitionRefused, DefinitionRecovered, DefinitionUnreachable,
+		StoreFrozen, StoreRecovered,
 		Notification, NotificationFailed}
 }
 

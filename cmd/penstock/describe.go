@@ -128,6 +128,10 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 		return join("good again"+atCommit(h)+":", h.By)
 	case events.DefinitionUnreachable:
 		return join("cannot be read:", h.By+":", h.Reason)
+	case events.StoreFrozen:
+		return join("the store takes no writes:", h.Reason)
+	case events.StoreRecovered:
+		return join("the store takes writes again:", h.By)
 	case events.Notification:
 		return join("notified", h.Channel+":", h.Text)
 	case events.NotificationFailed:
@@ -142,7 +146,7 @@ func word(e *events.Event, h *events.Happening) string {
 	case events.RunHeld, events.RunPaused, events.ApprovalRequested, events.TaskRetrying, events.EnvironmentQueued, events.EnvironmentClosed, events.KeyQueued:
 		return "waiting"
 	case events.TaskRefused, events.ApprovalRefused, events.CommandRefused, events.EventRefused,
-		events.DefinitionRefused, events.DefinitionUnreachable, events.NotificationFailed:
+		events.DefinitionRefused, events.DefinitionUnreachable, events.StoreFrozen, events.NotificationFailed:
 		return "refused"
 	case events.ApprovalDecided:
 		return h.Decision

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -118,8 +119,33 @@ func (a *app) serverDir() (string, error) {
 	return filepath.Join(home, ".local", "share", "penstock"), nil
 }
 
-// serve runs an engine and says where it is.
+// serve runs an engine and says where it is. One that ends because a stream
+// of its store takes nothing more is started again: that is what mends it,
+// as soon as the disk lets it.
 func (a *app) serve(ctx context.Context, o engine.Options, remember bool) error {
+	err := a.serveOnce(ctx, o, func(e *engine.Engine) error { return a.sayReady(e, o, remember) })
+	for pause := time.Second; errors.Is(err, engine.ErrFrozen) && ctx.Err() == nil; pause = min(2*pause, time.Minute) {
+		o.Log.Error("the engine is started again", "in", pause, "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+		began := time.Now()
+		again := a.serveOnce(ctx, o, func(*engine.Engine) error { return nil })
+		if time.Since(began) > time.Hour { // it had recovered
+			pause = time.Second
+		}
+		if again == nil {
+			return nil
+		}
+		err = fmt.Errorf("%w: %w", engine.ErrFrozen, again) // whatever keeps it from starting now
+	}
+	return err
+}
+
+// serveOnce runs an engine until it ends; ready is called when it answers.
+func (a *app) serveOnce(ctx context.Context, o engine.Options, ready func(*engine.Engine) error) error {
 	e, err := engine.New(o)
 	if err != nil {
 		return err
@@ -131,6 +157,14 @@ func (a *app) serve(ctx context.Context, o engine.Options, remember bool) error 
 		return startHint(stopped(ctx, err))
 	case <-e.Ready():
 	}
+	if err := ready(e); err != nil {
+		return err
+	}
+	return stopped(ctx, <-done)
+}
+
+// sayReady says where the engine is, and remembers it for other commands.
+func (a *app) sayReady(e *engine.Engine, o engine.Options, remember bool) error {
 	info := e.Info()
 	admin := filepath.Join(o.Dir, engine.AdminFile)
 	if remember {
@@ -148,7 +182,7 @@ func (a *app) serve(ctx context.Context, o engine.Options, remember bool) error 
 			a.note("next: penstock worker --data %s", o.Dir)
 		}
 	}
-	return stopped(ctx, <-done)
+	return nil
 }
 
 // startHint says what to do about an address that somebody else has.

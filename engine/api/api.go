@@ -28,8 +28,9 @@ type Service interface {
 
 // Stats are the numbers that the engine reports for metrics.
 type Stats struct {
-	Ready   error  // nil, or why the engine does not answer
-	Applied uint64 // records stored by this process
+	Ready   error            // nil, or why the engine does not answer
+	Frozen  map[string]error // streams that take no writes
+	Applied uint64           // records stored by this process
 	Runs    int
 	Waiting int
 	Workers []events.WorkerInfo

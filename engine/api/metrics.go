@@ -64,12 +64,13 @@ var (
 	descWaiting   = prometheus.NewDesc("penstock_runs_waiting", "Runs that wait for people.", nil, nil)
 	descSourceOK  = prometheus.NewDesc("penstock_definition_source_reachable", "1 when the source of definitions can be read.", []string{"source"}, nil)
 	descSourceBad = prometheus.NewDesc("penstock_definition_source_problems", "Problems that keep something of the source of definitions out of force.", []string{"source"}, nil)
+	descFrozen    = prometheus.NewDesc("penstock_stream_frozen", "1 for a stream of the store that takes no writes.", []string{"stream"}, nil)
 	descWorkers   = prometheus.NewDesc("penstock_workers", "Live workers, by kind of task that they serve.", []string{"kind"}, nil)
 )
 
 // Describe is of prometheus.Collector.
 func (engineNumbers) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descReady, descRecords, descRuns, descWaiting, descWorkers, descSourceOK, descSourceBad} {
+	for _, d := range []*prometheus.Desc{descReady, descRecords, descRuns, descWaiting, descWorkers, descFrozen, descSourceOK, descSourceBad} {
 		ch <- d
 	}
 }
@@ -88,6 +89,9 @@ func (n engineNumbers) Collect(ch chan<- prometheus.Metric) {
 	gauge(descRuns, st.Runs)
 	gauge(descWaiting, st.Waiting)
 	ch <- prometheus.MustNewConstMetric(descRecords, prometheus.CounterValue, float64(st.Applied))
+	for stream := range st.Frozen {
+		gauge(descFrozen, 1, stream)
+	}
 	for _, src := range st.Sources {
 		reachable := 1
 		if src.Error != "" {

@@ -91,6 +91,8 @@ type Broker struct {
 	url        string
 	maxStore   int64
 	space      *space // nil when external
+	brokenMu   sync.Mutex
+	broken     map[string]error // streams that take no writes
 	lost       context.Context
 	lose       context.CancelCauseFunc
 	closing    atomic.Bool

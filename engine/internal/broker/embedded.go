@@ -35,7 +35,8 @@ func (b *Broker) startEmbedded(ctx context.Context) (err error) {
 		return fmt.Errorf("embedded nats server: %w", err)
 	}
 	b.auth.server = b.server
-	log := &serverLog{log: b.log.With("from", "nats"), fatal: make(chan string, 1)}
+	log := &serverLog{log: b.log.With("from", "nats"), fatal: make(chan string, 1),
+		frozen: func(reason string) { b.lose(fmt.Errorf("%w: %s", ErrFrozen, reason)) }}
 	b.server.SetLoggerV2(log, false, false, false)
 	go b.server.Start()
 	if err := b.waitReady(ctx, log); err != nil {

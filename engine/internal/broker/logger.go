@@ -11,13 +11,22 @@ import (
 type serverLog struct {
 	log   *slog.Logger
 	fatal chan string // the first reason why the server cannot go on
+	// frozen is told that the server could not write a stream, which takes
+	// nothing more from then on.
+	frozen func(reason string)
 }
 
 func (l *serverLog) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Warnf(format string, v ...any) {
 	l.log.Log(context.Background(), warning(format), fmt.Sprintf(format, v...))
 }
-func (l *serverLog) Errorf(format string, v ...any) { l.log.Error(fmt.Sprintf(format, v...)) }
+func (l *serverLog) Errorf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.log.Error(text)
+	if strings.Contains(format, "Critical write error") {
+		l.frozen(text)
+	}
+}
 func (l *serverLog) Debugf(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLog) Tracef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 

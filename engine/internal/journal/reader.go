@@ -263,7 +263,7 @@ func (l *Log) LastPerSubject(ctx context.Context, filter string, fn func(Entry) 
 }
 
 func (l *Log) lastPerSubject(ctx context.Context, stream, filter string, fn func(Entry) error) error {
-	return (&reader{l: l, stream: stream, filter: filter, lasts: true, fn: fn}).until(ctx)
+	return (&reader{l: l, stream: stream, filter: filter, lasts: true, fn: records(fn)}).until(ctx)
 }
 
 // From implements Journal.
@@ -277,11 +277,11 @@ func (l *Log) From(ctx context.Context, seq uint64, fn func(Entry) error) error 
 	if err := endsBefore(events.StreamLog, s.CachedInfo().State.LastSeq, seq); err != nil {
 		return err
 	}
-	return (&reader{l: l, stream: events.StreamLog, next: seq, fn: fn}).until(ctx)
+	return (&reader{l: l, stream: events.StreamLog, next: seq, fn: records(fn)}).until(ctx)
 }
 
 // Tail implements Journal.
 func (l *Log) Tail(ctx context.Context, seq uint64, fn func(Entry) error) error {
-	r := &reader{l: l, stream: events.StreamLog, next: seq, fn: fn, patient: true}
+	r := &reader{l: l, stream: events.StreamLog, next: seq, fn: records(fn), patient: true}
 	return unwrapFinal(r.read(ctx))
 }
