@@ -8,13 +8,12 @@
 //   - the subjects all of these travel on (subject.go),
 //   - how a task proves that the engine wrote it (sign.go).
 //
-// It imports the standard library only and does no input or output, so that
+// Beside its own package wire it imports the standard library only and does no input or output, so that
 // any program may depend on it. Every JSON form here is a public contract:
 // fields are added, never renamed or given another meaning.
 package events
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -22,9 +21,10 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/penstock-cd/penstock/events/wire"
 )
 
 // SpecVersion is the version of CloudEvents that Penstock writes and reads.
@@ -119,53 +119,33 @@ var attributes = []string{"specversion", "id", "source", "type", "subject", "tim
 // MarshalJSON writes e in structured JSON mode, attributes in a fixed order
 // and extensions sorted by name.
 func (e Event) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.Grow(256 + len(e.Data))
-	b.WriteString(`{"specversion":"` + SpecVersion + `"`)
-	put := func(name, value string) {
-		if value == "" {
-			return
-		}
-		b.WriteString("," + strconv.Quote(name) + ":")
-		if plain(value) {
-			b.WriteString(`"` + value + `"`)
-			return
-		}
-		q, _ := json.Marshal(value) // a string always encodes
-		b.Write(q)
-	}
-	put("id", e.ID)
-	put("source", e.Source)
-	put("type", e.Type)
-	put("subject", e.Subject)
+	return e.AppendJSON(make([]byte, 0, 384+len(e.Data)))
+}
+
+// AppendJSON appends what MarshalJSON gives.
+func (e Event) AppendJSON(b []byte) ([]byte, error) {
+	o := wire.Open(b)
+	o.Text("specversion", SpecVersion)
+	o.TextIf("id", e.ID)
+	o.TextIf("source", e.Source)
+	o.TextIf("type", e.Type)
+	o.TextIf("subject", e.Subject)
 	if !e.Time.IsZero() {
-		put("time", e.Time.UTC().Format(time.RFC3339Nano))
+		o.Text("time", e.Time.UTC().Format(time.RFC3339Nano))
 	}
-	put("datacontenttype", e.DataContentType)
-	put("dataschema", e.DataSchema)
+	o.TextIf("datacontenttype", e.DataContentType)
+	o.TextIf("dataschema", e.DataSchema)
 	for _, name := range slices.Sorted(maps.Keys(e.Extensions)) {
-		put(name, e.Extensions[name])
+		o.MemberIf(name, e.Extensions[name])
 	}
 	switch {
 	case len(e.Data) == 0:
 	case e.IsJSON():
-		b.WriteString(`,"data":`)
-		b.Write(e.Data)
+		o.Raw("data", e.Data)
 	default:
-		put("data_base64", base64.StdEncoding.EncodeToString(e.Data))
+		o.Text("data_base64", base64.StdEncoding.EncodeToString(e.Data))
 	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
-
-// plain reports whether s stands for itself in JSON.
-func plain(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			return false
-		}
-	}
-	return true
+	return o.Close()
 }
 
 // UnmarshalJSON reads structured JSON mode. It does not validate; see Parse.

@@ -28,17 +28,18 @@ type arrow struct {
 // arrows go one way: events ← workflows ← the core ← the shell ← cmd, and
 // events ← workers ← cmd.
 var arrows = []arrow{
-	{"events", nil},
+	{"events", []string{"events/wire"}},
 	{"events/bus/funnel", nil}, // the standard library only
-	{"events/bus", []string{"events", "events/bus/funnel"}},
+	{"events/wire", nil},       // likewise
+	{"events/bus", []string{"events", "events/bus/funnel", "events/wire"}},
 	{"workflows", []string{"events"}},
 	{"workflows/...", []string{"events", "workflows"}},
-	{"engine/record", []string{"events", "workflows"}},
-	{"engine/run", []string{"events", "workflows", "engine/record"}},
+	{"engine/record", []string{"events", "events/wire", "workflows"}},
+	{"engine/run", []string{"events", "events/wire", "workflows", "engine/record"}},
 	{"engine/env", []string{"events", "workflows", "engine/record", "engine/run"}},
 	{"engine/scenario", []string{"events", "workflows", "engine/record", "engine/run", "engine/env"}},
 	{"engine/internal/journal/...", []string{"events", "engine/internal/journal"}},
-	{"engine/internal/...", []string{"events", "events/bus", "workflows", "workflows/parse", "workflows/compare", "engine/record", "engine/run", "engine/env", "engine/internal/...", "events/bus/funnel"}},
+	{"engine/internal/...", []string{"events", "events/bus", "workflows", "workflows/parse", "workflows/compare", "engine/record", "engine/run", "engine/env", "engine/internal/...", "events/bus/funnel", "events/wire"}},
 	{"engine/api", []string{"events", "events/bus", "workflows", "engine/record", "engine/internal/service"}},
 	{"engine/console", []string{"events", "events/bus", "workflows", "engine/record", "engine/internal/service"}},
 	{"engine", []string{"events", "events/bus", "workflows", "workflows/parse", "engine/..."}},

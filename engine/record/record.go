@@ -19,8 +19,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
-	"strings"
+	"strconv"
 
 	"github.com/penstock-cd/penstock/events"
 )
@@ -97,21 +96,11 @@ func Hash(stored []byte) string {
 }
 
 // Encode gives the stored form. State, which is the largest part, is JSON
-// already, as json.Marshal gives it, and is put in as it is.
+// already, as its AppendJSON or json.Marshal gives it, and is put in as it is.
 func (r *Record) Encode() ([]byte, error) {
 	r.Format = FormatVersion
-	head := *r
-	head.State = nil
-	p, err := json.Marshal(&head)
-	if err != nil || len(r.State) == 0 {
-		return p, err
-	}
-	p = append(p[:len(p)-len(noState)], r.State...)
-	return append(p, '}'), nil
+	return r.AppendJSON(make([]byte, 0, 1024+2*len(r.State)))
 }
-
-// noState is how the encoding of a record without state ends.
-const noState = "null}"
 
 // Decode reads a stored record.
 func Decode(p []byte) (*Record, error) {
@@ -124,9 +113,6 @@ func Decode(p []byte) (*Record, error) {
 	}
 	return &r, nil
 }
-
-// escape keeps the end of a part from standing in it.
-var escape = strings.NewReplacer("\x00", "\x01\x02", "\x01", "\x01\x01")
 
 // FormatError is a record of a form that this code does not know. Its
 // partition must stop: whoever wrote it knew something that we do not.
@@ -144,16 +130,41 @@ func (e *FormatError) Error() string {
 //
 // Different parts give different identifiers, wherever one ends.
 func Derive(parts ...any) string {
-	h := sha256.New()
+	var room [256]byte
+	b := room[:0]
 	for _, p := range parts {
-		io.WriteString(h, escape.Replace(fmt.Sprint(p))) // a hash takes everything
-		h.Write([]byte{0})
+		switch x := p.(type) {
+		case string:
+			b = appendPart(b, x)
+		case int:
+			b = strconv.AppendInt(b, int64(x), 10)
+		case int64:
+			b = strconv.AppendInt(b, x, 10)
+		default:
+			b = appendPart(b, fmt.Sprint(p))
+		}
+		b = append(b, 0)
 	}
+	sum := sha256.Sum256(b)
 	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
-	sum := h.Sum(nil)
 	out := make([]byte, 16)
 	for i := range out {
 		out[i] = alphabet[sum[i]&31]
 	}
 	return string(out)
+}
+
+// appendPart appends a part so that its end does not stand in it.
+func appendPart(b []byte, part string) []byte {
+	for i := range len(part) {
+		switch c := part[i]; c {
+		case 0:
+			b = append(b, 1, 2)
+		case 1:
+			b = append(b, 1, 1)
+		default:
+			b = append(b, c)
+		}
+	}
+	return b
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock-cd/penstock/events/wire"
 	"github.com/penstock-cd/penstock/workflows"
 )
 
@@ -23,74 +24,79 @@ import (
 type Values map[string]any
 
 // MarshalJSON writes names in order.
-func (v Values) MarshalJSON() ([]byte, error) {
+func (v Values) MarshalJSON() ([]byte, error) { return v.AppendJSON(nil) }
+
+// AppendJSON appends what MarshalJSON gives.
+func (v Values) AppendJSON(b []byte) ([]byte, error) {
 	if v == nil {
-		return []byte("null"), nil
+		return append(b, "null"...), nil
 	}
-	var b bytes.Buffer
-	if err := appendValue(&b, map[string]any(v)); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
+	return appendMap(b, v)
 }
 
-func appendValue(b *bytes.Buffer, v any) error {
+func appendValue(b []byte, v any) ([]byte, error) {
 	switch x := v.(type) {
 	case float64:
-		if math.IsNaN(x) || math.IsInf(x, 0) {
-			fmt.Fprintf(b, `{"$double":"%v"}`, x)
-			return nil
-		}
-		s := strconv.FormatFloat(x, 'g', -1, 64)
-		if !bytes.ContainsAny([]byte(s), ".e") {
-			s += ".0"
-		}
-		b.WriteString(s)
+		return appendDouble(b, x), nil
 	case int64:
-		b.WriteString(strconv.FormatInt(x, 10))
+		return strconv.AppendInt(b, x, 10), nil
+	case string:
+		return wire.AppendText(b, x), nil
 	case time.Time:
-		fmt.Fprintf(b, `{"$time":%q}`, x.UTC().Format(time.RFC3339Nano))
+		return fmt.Appendf(b, `{"$time":%q}`, x.UTC().Format(time.RFC3339Nano)), nil
 	case time.Duration:
-		fmt.Fprintf(b, `{"$duration":%q}`, x.String())
+		return fmt.Appendf(b, `{"$duration":%q}`, x.String()), nil
 	case Values:
-		return appendValue(b, map[string]any(x))
+		return appendMap(b, x)
 	case map[string]any:
-		b.WriteByte('{')
-		for i, k := range slices.Sorted(maps.Keys(x)) {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			name := k
-			if strings.HasPrefix(k, "$") {
-				name = "$" + k
-			}
-			key, _ := json.Marshal(name) // a string always encodes
-			b.Write(key)
-			b.WriteByte(':')
-			if err := appendValue(b, x[k]); err != nil {
-				return err
-			}
-		}
-		b.WriteByte('}')
+		return appendMap(b, x)
 	case []any:
-		b.WriteByte('[')
+		var err error
+		b = append(b, '[')
 		for i, e := range x {
 			if i > 0 {
-				b.WriteByte(',')
+				b = append(b, ',')
 			}
-			if err := appendValue(b, e); err != nil {
-				return err
+			if b, err = appendValue(b, e); err != nil {
+				return b, err
 			}
 		}
-		b.WriteByte(']')
-	default:
-		p, err := json.Marshal(x)
-		if err != nil {
-			return err
-		}
-		b.Write(p)
+		return append(b, ']'), nil
 	}
-	return nil
+	p, err := json.Marshal(v)
+	return append(b, p...), err
+}
+
+// appendDouble writes a double so that it is read as one.
+func appendDouble(b []byte, x float64) []byte {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return fmt.Appendf(b, `{"$double":"%v"}`, x)
+	}
+	from := len(b)
+	b = strconv.AppendFloat(b, x, 'g', -1, 64)
+	if !bytes.ContainsAny(b[from:], ".e") {
+		b = append(b, ".0"...)
+	}
+	return b
+}
+
+func appendMap(b []byte, m map[string]any) ([]byte, error) {
+	var err error
+	b = append(b, '{')
+	for i, k := range slices.Sorted(maps.Keys(m)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		name := k
+		if strings.HasPrefix(k, "$") {
+			name = "$" + k
+		}
+		b = append(wire.AppendText(b, name), ':')
+		if b, err = appendValue(b, m[k]); err != nil {
+			return b, err
+		}
+	}
+	return append(b, '}'), nil
 }
 
 // UnmarshalJSON reads what MarshalJSON writes.

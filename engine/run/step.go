@@ -330,6 +330,9 @@ func (x *step) unrecorded(status, code, reason string) {
 // emit adds an event, with what every event says.
 func (x *step) emit(typ string, h events.Happening) {
 	h.Run, h.Workflow, h.Title, h.Record = x.s.ID, x.s.Workflow, x.s.Title, x.v
+	if x.out.Events == nil {
+		x.out.Events = make([]record.Emitted, 0, 4) // as many as most steps have
+	}
 	x.out.Events = append(x.out.Events, record.Emitted{Type: typ, Data: h})
 }
 

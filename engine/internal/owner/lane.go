@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
+	"github.com/penstock-cd/penstock/events/wire"
 )
 
 // maxQueue is how many commands may wait for one aggregate.
@@ -283,8 +284,16 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 	}
 	r.Answer = ans
 	r.Summary = new(next.(summarized).Summary())
-	r.State, err = json.Marshal(next)
+	r.State, err = encode(next)
 	return r, next, answer, err
+}
+
+// encode gives the JSON of a state.
+func encode(state any) ([]byte, error) {
+	if a, ok := state.(wire.Appender); ok {
+		return a.AppendJSON(make([]byte, 0, 2048))
+	}
+	return json.Marshal(state)
 }
 
 // running gives what runs in the environments that a workflow deploys to.

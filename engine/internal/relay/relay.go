@@ -270,7 +270,7 @@ func (r *Relay) publish(group []*ticket) {
 		vp := events.Partition(t.r.Aggregate, t.r.ID)
 		for _, task := range t.r.Tasks {
 			r.ensurePool(task.Pool, task.Kind)
-			body, err := json.Marshal(task)
+			body, err := task.AppendJSON(make([]byte, 0, 512))
 			if err != nil { // unreachable unless a value cannot be encoded, which the record has been
 				r.o.Log.Error("a task cannot be encoded", "task", task.ID, "error", err)
 				r.published(t)
@@ -365,7 +365,7 @@ func (r *Relay) Prepare(pool, kind string) { r.ensurePool(pool, kind) }
 // from the record, so that a repeat is the same event.
 func outMessage(rec *record.Record, i int, ev record.Emitted) (journal.Message, error) {
 	h := ev.Data
-	data, err := json.Marshal(h)
+	data, err := ev.Data.AppendJSON(make([]byte, 0, 512))
 	if err != nil {
 		return journal.Message{}, err
 	}

@@ -318,7 +318,7 @@ func (s *Service) respond(ctx context.Context, m *nats.Msg) []byte {
 // encode gives an answer as JSON. One that the server would not take is an
 // answer that says so.
 func encode(a events.Answer, most int64) []byte {
-	p, err := json.Marshal(a)
+	p, err := a.AppendJSON(make([]byte, 0, 64+len(a.Result)))
 	if err == nil && int64(len(p)) > most {
 		err = refuse(events.CodeInvalid, "the answer has %d bytes, and the server passes on %d at most: ask for less at once", len(p), most)
 	}
