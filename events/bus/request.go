@@ -58,7 +58,7 @@ func (c *Conn) Request(ctx context.Context, verb string, request, result any) (e
 	}
 	body := []byte("{}")
 	if request != nil {
-		if body, err = json.Marshal(request); err != nil {
+		if body, err = encode(request); err != nil {
 			return events.Answer{}, fmt.Errorf("request %s: %w", verb, err)
 		}
 	}
@@ -80,6 +80,15 @@ func (c *Conn) Request(ctx context.Context, verb string, request, result any) (e
 		}
 	}
 	return answer, nil
+}
+
+// encode gives the JSON of a request.
+func encode(request any) ([]byte, error) {
+	switch r := request.(type) {
+	case events.FinishRequest: // the most frequent one
+		return r.AppendJSON(make([]byte, 0, 512))
+	}
+	return json.Marshal(request)
 }
 
 // subject is where this principal sends verb: below its own subject, which is
@@ -128,9 +137,13 @@ func (c *Conn) repeat(ctx context.Context, verb, subject string, body []byte) (e
 // once sends body and waits for one answer.
 func (c *Conn) once(ctx context.Context, verb, subject string, body []byte) (events.Answer, error) {
 	var a events.Answer
-	try, cancel := context.WithTimeout(ctx, answerTimeout+waitAsked(body))
-	defer cancel()
-	reply, err := c.asks.ask(try, subject, body)
+	limit := answerTimeout + waitAsked(body)
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > limit {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	reply, err := c.asks.ask(ctx, subject, body)
 	if errors.Is(err, errDenied) {
 		return a, &Refusal{Status: events.StatusError, Code: events.CodeDenied,
 			Reason: fmt.Sprintf("%s: this credential (%s %q) is not allowed to ask for it", verb, cmp.Or(c.cred.Kind, KindUser), c.cred.Name)}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/nats-io/nats.go"
 
@@ -46,8 +47,8 @@ func caller(m *nats.Msg) (Principal, string, error) {
 			return who, "", refuse(events.CodeInvalid, "%v", err)
 		}
 	}
-	var info requestInfo
-	if err := json.Unmarshal([]byte(m.Header.Get("Nats-Request-Info")), &info); err != nil {
+	info, ok := requestInfoOf(m)
+	if !ok {
 		return who, "", refuse(events.CodeDenied, "the server does not say where the request comes from; the account's import must share it")
 	}
 	if info.Account != account || info.Kind != "Client" {
@@ -55,6 +56,36 @@ func caller(m *nats.Msg) (Principal, string, error) {
 	}
 	who.Via = "bus"
 	return who, strings.Join(verb, "."), nil
+}
+
+// infos keeps what was read of headers: a client's is the same for some time.
+var infos struct {
+	mu   sync.Mutex
+	read map[string]requestInfo
+}
+
+// maxInfos is how many are kept.
+const maxInfos = 4096
+
+// requestInfoOf reads what the server says of the client.
+func requestInfoOf(m *nats.Msg) (requestInfo, bool) {
+	text := m.Header.Get("Nats-Request-Info")
+	infos.mu.Lock()
+	info, known := infos.read[text]
+	infos.mu.Unlock()
+	if known {
+		return info, true
+	}
+	if json.Unmarshal([]byte(text), &info) != nil {
+		return info, false
+	}
+	infos.mu.Lock()
+	defer infos.mu.Unlock()
+	if len(infos.read) >= maxInfos || infos.read == nil {
+		infos.read = map[string]requestInfo{}
+	}
+	infos.read[text] = info
+	return info, true
 }
 
 // workerVerbs are what workers report with, and nobody else.

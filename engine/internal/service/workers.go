@@ -36,9 +36,12 @@ func (s *Service) attemptFinish(ctx context.Context, who Principal, body []byte)
 	if err := s.readWorker(who, body, &req); err != nil {
 		return nil, err
 	}
-	result, err := bounded(req.Result)
-	if err != nil {
-		return nil, err
+	result := &req.Result
+	if len(body) > surelyFits {
+		var err error
+		if result, err = bounded(req.Result); err != nil {
+			return nil, err
+		}
 	}
 	return s.attempt(ctx, who, req.Run, record.InAttemptFinish, &record.Attempt{Task: req.Task, Worker: req.Worker,
 		Pool: who.Pool, Kinds: s.o.Broker.WorkerKinds(who.Name), Result: result, Took: req.Took}), nil
@@ -49,6 +52,7 @@ const (
 	maxOutputs  = 48 << 10
 	maxResult   = 256 << 10
 	maxMessage  = 16 << 10
+	surelyFits  = maxOutputs / 8 // bytes of a request whose result fits, however its characters are written
 	maxProgress = 500
 )
 
