@@ -15,7 +15,7 @@
 //
 // A message is a header, one line of JSON, and behind it the records that it
 // lists, a line each. Its subject is penstock.audit.<yyyymm>.<partition>, or
-// penstock.audit.<yyyymm>.api for notes: the history of one aggregate is read
+// penstock.audit.<yyyymm>.api for notes and .loss for losses: the history of one aggregate is read
 // from one partition's messages, from the time at which it began.
 //
 // # What is promised
@@ -82,6 +82,14 @@ const (
 	logPrefix     = "penstock.log."
 	ownPrefix     = "penstock.own."
 	notesToken    = "api"
+	lossToken     = "loss"
+	lossFilter    = subjectPrefix + "*." + lossToken
+)
+
+// What stands in place of a partition in messages that are of none.
+const (
+	noteVP = -1
+	lossVP = -2
 )
 
 // Header is the first line of a message.
@@ -96,7 +104,7 @@ type Header struct {
 	// Open says that a group was begun that is not whole: its other parts follow.
 	Open bool   `json:"open,omitempty"`
 	Prev string `json:"prev,omitempty"` // digest of the message before; empty for the first
-	VP   int    `json:"vp"`             // partition; -1 for notes
+	VP   int    `json:"vp"`             // partition; negative for notes and losses, which are of none
 
 	// Of a group of records: those with the sequences From to To are spread
 	// over its Parts messages; this one is number Part, from 1.
@@ -283,11 +291,14 @@ func split(subject string) (vp int, key string, err error) {
 	return vp, key, nil
 }
 
-// subject is where a message of a partition goes at a time; vp -1 is for notes.
+// subject is where a message of a partition goes at a time.
 func subject(vp int, at time.Time) string {
-	token := notesToken
-	if vp >= 0 {
-		token = strconv.Itoa(vp)
+	token := strconv.Itoa(vp)
+	switch vp {
+	case noteVP:
+		token = notesToken
+	case lossVP:
+		token = lossToken
 	}
 	return subjectPrefix + at.UTC().Format("200601") + "." + token
 }
@@ -333,7 +344,7 @@ var Enough = errors.New("read enough")
 
 // Query says what to read. From and Since are alternatives.
 type Query struct {
-	Filter string // all where empty
-	From   uint64
-	Since  time.Time
+	Filters []string // all where empty; no two may match the same subject
+	From    uint64
+	Since   time.Time
 }

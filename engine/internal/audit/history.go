@@ -52,7 +52,7 @@ func History(ctx context.Context, log interface {
 // first heads; all when its version is -1. whole says that nothing is missing.
 func older(ctx context.Context, s Store, vp int, key string, since time.Time, first record.Head) (list []journal.Entry, whole bool, err error) {
 	var versions []int64
-	err = s.Read(ctx, Query{Filter: filterOf(vp), Since: since}, func(raw Raw) error {
+	err = s.Read(ctx, Query{Filters: []string{filterOf(vp)}, Since: since}, func(raw Raw) error {
 		m, err := decode(raw)
 		if err != nil {
 			return err

@@ -93,7 +93,7 @@ func (m *Memory) Read(ctx context.Context, q Query, fn func(Raw) error) error {
 	msgs := m.msgs
 	m.mu.Unlock()
 	for _, raw := range msgs {
-		if raw.Seq < q.From || !q.Since.IsZero() && raw.Time.Before(q.Since) || !matches(q.Filter, raw.Subject) {
+		if raw.Seq < q.From || !q.Since.IsZero() && raw.Time.Before(q.Since) || !q.matches(raw.Subject) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
@@ -109,11 +109,12 @@ func (m *Memory) Read(ctx context.Context, q Query, fn func(Raw) error) error {
 	return nil
 }
 
+func (q Query) matches(subject string) bool {
+	return len(q.Filters) == 0 || slices.ContainsFunc(q.Filters, func(f string) bool { return matches(f, subject) })
+}
+
 // matches says whether a subject matches a filter with wildcards.
 func matches(filter, subject string) bool {
-	if filter == "" {
-		return true
-	}
 	f, s := strings.Split(filter, "."), strings.Split(subject, ".")
 	for i, token := range f {
 		switch {

@@ -99,7 +99,7 @@ func (n *Notes) run(ctx context.Context) {
 		notes, closed := n.next()
 		if len(notes) > 0 {
 			now := time.Now()
-			h := Header{Kind: KindNote, Writer: n.instance, At: now.UnixMilli(), VP: -1, Notes: notes}
+			h := Header{Kind: KindNote, Writer: n.instance, At: now.UnixMilli(), VP: noteVP, Notes: notes}
 			if err := put(ctx, n.store, h, now); err != nil {
 				n.log.Error("notes for the audit log are lost", "notes", len(notes), "error", err)
 				if ctx.Err() != nil {

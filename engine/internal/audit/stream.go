@@ -113,7 +113,7 @@ func (s *Stream) Read(ctx context.Context, q Query, fn func(Raw) error) error {
 	end := st.CachedInfo().State.LastSeq
 	cfg := jetstream.ConsumerConfig{
 		AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(q.From, 1),
-		FilterSubject: q.Filter, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
+		FilterSubjects: q.Filters, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
 	}
 	if !q.Since.IsZero() {
 		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, 0, &q.Since

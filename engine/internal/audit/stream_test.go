@@ -92,7 +92,7 @@ func TestTheAuditLogOnAServer(t *testing.T) {
 	l.put(large)
 	l.run(l.writer("a"), l.writer("b"))
 	l.same()
-	if err := put(t.Context(), l.audit, Header{Kind: KindNote, VP: -1, Notes: []Note{{Verb: "auth.add", By: "marta"}}}, time.Now()); err != nil {
+	if err := put(t.Context(), l.audit, Header{Kind: KindNote, VP: noteVP, Notes: []Note{{Verb: "auth.add", By: "marta"}}}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 

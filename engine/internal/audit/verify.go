@@ -17,7 +17,9 @@ type Report struct {
 	Decisions  int      // rules evaluated again
 	Problems   []string // what is wrong
 	Known      []string // what was wrong and was let go on, by whom and why
+	Lost       []Affected
 	more       int
+	grave      string
 }
 
 func (r *Report) problem(format string, args ...any) {

@@ -225,7 +225,7 @@ func TestWritersThatFailOrAreTwoStoreEverythingOnce(t *testing.T) {
 		for i := range 200 {
 			l.add(fmt.Sprint("r", i%30))
 			if i%50 == 0 {
-				if err := put(ctx, l.store, Header{Kind: KindNote, VP: -1, Notes: []Note{{Verb: "auth.add", By: "marta"}}}, time.Now()); err != nil {
+				if err := put(ctx, l.store, Header{Kind: KindNote, VP: noteVP, Notes: []Note{{Verb: "auth.add", By: "marta"}}}, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -272,7 +272,7 @@ func TestABreakOfTheChainIsRecordedAndStopsThePartition(t *testing.T) {
 				t.Errorf("stopped: %v, want partition %d only", l.stopped, vp)
 			}
 			found := 0
-			_ = l.store.Read(t.Context(), Query{Filter: filterOf(vp)}, func(raw Raw) error {
+			_ = l.store.Read(t.Context(), Query{Filters: []string{filterOf(vp)}}, func(raw Raw) error {
 				m, err := decode(raw)
 				if err != nil {
 					t.Fatal(err)
@@ -350,7 +350,7 @@ func TestNotesAreKeptInOrderAndNoneIsLostOnACleanStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	err := l.store.Read(t.Context(), Query{Filter: "penstock.audit.*.api"}, func(raw Raw) error {
+	err := l.store.Read(t.Context(), Query{Filters: []string{"penstock.audit.*.api"}}, func(raw Raw) error {
 		m, err := decode(raw)
 		for _, note := range m.Notes {
 			got = append(got, note.What)

@@ -110,6 +110,11 @@ type Journal interface {
 	// gives ErrLost when the stream ends before seq-1.
 	From(ctx context.Context, seq uint64, fn func(Entry) error) error
 
+	// Select calls fn with the records from sequence seq on whose subject
+	// matches filter, wildcards allowed, up to the last one that was stored
+	// when Select was called.
+	Select(ctx context.Context, filter string, seq uint64, fn func(Entry) error) error
+
 	// Tail is From going on: it calls fn with every record from seq on, each
 	// once and in order, across reconnects and restarts of the server, until
 	// ctx ends (it returns ctx's error) or fn gives an error (which it

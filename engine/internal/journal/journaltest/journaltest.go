@@ -54,6 +54,7 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"ARestartKeepsAllThatWasAcknowledged", restartKeeps},
 		{"FromGivesAllUpToNow", fromGivesAll},
 		{"FromStopsWhereFnSays", fromStops},
+		{"SelectGivesWhatMatches", selectGives},
 		{"ReadingBehindTheEndIsALostTail", readingBehindTheEnd},
 		{"TailMissesAndRepeatsNothingAcrossARestart", tailAcrossRestart},
 		{"LastPerSubjectGivesTheLastOfEach", lastPerSubject},
@@ -510,6 +511,40 @@ func fromGivesAll(t *testing.T, h Harness) {
 		if diff := cmp.Diff(want, seqs); diff != "" {
 			t.Fatalf("from %d (-want +got):\n%s", start, diff)
 		}
+	}
+}
+
+func selectGives(t *testing.T, h Harness) {
+	j := h.Open(t)
+	own(t, j, 1, 2)
+	for i := range 30 {
+		mustPut(t, j, 1+i%2, subject(1+i%2, fmt.Sprint("r", i)), fmt.Sprint(i))
+	}
+	var got []string
+	var last uint64
+	err := j.Select(t.Context(), "penstock.log.2.>", 10, func(e journal.Entry) error {
+		if e.Seq <= last || e.Seq < 10 {
+			t.Errorf("sequence %d comes after %d", e.Seq, last)
+		}
+		last = e.Seq
+		got = append(got, string(e.Data))
+		return nil
+	})
+	// two owner records come first, so sequence 10 has the record 7
+	want := []string{"7", "9", "11", "13", "15", "17", "19", "21", "23", "25", "27", "29"}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v %s", err, diff)
+	}
+	none := func(journal.Entry) error { t.Error("something is given"); return nil }
+	if err := j.Select(t.Context(), "penstock.log.3.>", 0, none); err != nil {
+		t.Error(err)
+	}
+	if err := j.Select(t.Context(), "penstock.log.2.>", last+1, none); err != nil {
+		t.Error(err)
+	}
+	stop := errors.New("enough")
+	if err := j.Select(t.Context(), "penstock.log.>", 0, func(journal.Entry) error { return stop }); !errors.Is(err, stop) {
+		t.Errorf("got %v", err)
 	}
 }
 
