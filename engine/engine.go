@@ -32,6 +32,7 @@ import (
 
 	"github.com/penstock-cd/penstock/engine/api"
 	"github.com/penstock-cd/penstock/engine/env"
+	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/engine/internal/definitions"
 	"github.com/penstock-cd/penstock/engine/internal/janitor"
@@ -108,6 +109,8 @@ type Engine struct {
 	js      jetStreams
 	kv      jetstream.KeyValue // definitions, and the router's mark
 	log     journal.Journal
+	audit   *audit.Stream
+	notes   *audit.Notes
 	defs    *definitions.Store
 	index   *projection.Index
 	owner   *owner.Owner
@@ -198,6 +201,8 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if e.log, err = journal.Open(ctx, e.js.engine, journal.Options{Sync: o.Sync}); err != nil {
 		return err
 	}
+	e.audit = audit.Open(e.js.engine)
+	e.notes = audit.NewNotes(e.audit, o.Instance, o.Log)
 	if e.kv, err = e.js.engine.KeyValue(ctx, events.BucketDefs); err != nil {
 		return err
 	}
@@ -234,7 +239,7 @@ func (e *Engine) start(ctx context.Context) error {
 	if err := e.relay.Start(ctx, e.index.Last()); err != nil {
 		return err
 	}
-	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log,
+	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log, Audit: e.audit, Notes: e.notes,
 		Broker: e.broker, Emit: e.relay.Emit, Changed: e.changed, Info: e.info, Log: e.o.Log,
 		Sources: func() []events.DefinitionSource { return e.sources.Status() }})
 	if err != nil {
@@ -349,6 +354,7 @@ func (e *Engine) serve(asked context.Context) error {
 	work.Go(func() { fail("events", e.route(ctx)) })
 	work.Go(func() { e.clean(ctx) })
 	work.Go(func() { e.broker.Watch(ctx, e.frozen) })
+	work.Go(func() { e.lookAfterRecord(ctx) })
 	work.Go(func() { e.sources.Run(ctx) })
 	if e.http != nil {
 		work.Go(func() { fail("http", e.serveHTTP(ctx)) })
@@ -434,6 +440,9 @@ func (e *Engine) close() {
 		waits, over := context.WithTimeout(ctx, 2*time.Second)
 		e.relay.Close(waits)
 		over()
+	}
+	if e.notes != nil {
+		closeNotes(ctx, e.notes, e.o.Log)
 	}
 	if e.log != nil {
 		e.log.Close(ctx)

@@ -21,6 +21,8 @@ const (
 	VerbRetry        = "run.retry"          // RetryRun → nothing
 	VerbRecords      = "run.records"        // GetRun → Records
 	VerbVerify       = "run.verify"         // GetRun → Verification
+	VerbAuditVerify  = "audit.verify"       // VerifyAudit → AuditReport; who may read all runs
+	VerbAuditLog     = "audit.log"          // ReadAudit → AuditPage; who may read all runs
 	VerbOutput       = "run.output"         // ReadOutput → Output
 	VerbArtifact     = "artifact.read"      // ReadArtifact → ArtifactPart
 	VerbEvents       = "event.list"         // ReadEvents → EventPage
@@ -314,6 +316,53 @@ type Verification struct {
 	Head      string   `json:"head"`      // hash of the last record
 	OK        bool     `json:"ok"`
 	Problems  []string `json:"problems,omitempty"`
+}
+
+// VerifyAudit asks to have a partition verified: all of its aggregates, in the
+// store and in the audit log. Without one, the audit log is, by itself.
+type VerifyAudit struct {
+	Partition *int `json:"partition,omitempty" validate:"omitempty,gte=0,lt=256"`
+}
+
+// AuditReport is what such a verification found.
+type AuditReport struct {
+	Messages   int      `json:"messages"`             // of the audit log
+	Records    int      `json:"records"`              // decided again, or counted in the audit log
+	Aggregates int      `json:"aggregates,omitempty"` // runs, environments, events, keys and schedules
+	Decisions  int      `json:"decisions,omitempty"`  // rules evaluated again
+	OK         bool     `json:"ok"`
+	Problems   []string `json:"problems,omitempty"`
+	Known      []string `json:"known,omitempty"` // what was wrong, and is written down with who let it go on and why
+}
+
+// ReadAudit asks for what stands in the audit log beside the records.
+type ReadAudit struct {
+	After uint64 `json:"after,omitempty"` // cursor: AuditPage.Next of the answer before
+}
+
+// AuditPage is a part of it, oldest first; Next is set when there may be more.
+type AuditPage struct {
+	Entries []AuditEntry `json:"entries"`
+	Next    uint64       `json:"next,omitempty"`
+}
+
+// AuditEntry is what was done or refused without a record: by whom, when, how
+// it was answered; or a partition that was let go on after a loss.
+type AuditEntry struct {
+	Seq       uint64    `json:"seq"` // of the message in the audit log
+	Time      time.Time `json:"time"`
+	Kind      string    `json:"kind"` // "api", "epoch" or "loss"
+	By        string    `json:"by,omitempty"`
+	Principal string    `json:"principal,omitempty"` // kind of By: user, admin, worker, publisher
+	Via       string    `json:"via,omitempty"`
+	Verb      string    `json:"verb,omitempty"`
+	What      string    `json:"what,omitempty"`
+	Status    string    `json:"status,omitempty"`
+	Code      string    `json:"code,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	Count     int       `json:"count,omitempty"` // of refusals like this one that were too many to be noted
+	Partition *int      `json:"partition,omitempty"`
+	Lost      []string  `json:"lost,omitempty"` // "run k3f9: had 7 records, has 5"
 }
 
 // ReadOutput asks for output of a run's tasks.

@@ -15,7 +15,7 @@
 //
 // A message is a header, one line of JSON, and behind it the records that it
 // lists, a line each. Its subject is penstock.audit.<yyyymm>.<partition>, or
-// penstock.audit.<yyyymm>.api for notes and .loss for losses: the history of one aggregate is read
+// penstock.audit.<yyyymm>.api for notes and .epoch for epochs and losses: the history of one aggregate is read
 // from one partition's messages, from the time at which it began.
 //
 // # What is promised
@@ -82,14 +82,15 @@ const (
 	logPrefix     = "penstock.log."
 	ownPrefix     = "penstock.own."
 	notesToken    = "api"
-	lossToken     = "loss"
-	lossFilter    = subjectPrefix + "*." + lossToken
+	epochToken    = "epoch"
+	noteFilter    = subjectPrefix + "*." + notesToken
+	epochFilter   = subjectPrefix + "*." + epochToken
 )
 
 // What stands in place of a partition in messages that are of none.
 const (
-	noteVP = -1
-	lossVP = -2
+	noteVP  = -1
+	epochVP = -2
 )
 
 // Header is the first line of a message.
@@ -104,7 +105,7 @@ type Header struct {
 	// Open says that a group was begun that is not whole: its other parts follow.
 	Open bool   `json:"open,omitempty"`
 	Prev string `json:"prev,omitempty"` // digest of the message before; empty for the first
-	VP   int    `json:"vp"`             // partition; negative for notes and losses, which are of none
+	VP   int    `json:"vp"`             // partition; negative for what is of none
 
 	// Of a group of records: those with the sequences From to To are spread
 	// over its Parts messages; this one is number Part, from 1.
@@ -297,8 +298,8 @@ func subject(vp int, at time.Time) string {
 	switch vp {
 	case noteVP:
 		token = notesToken
-	case lossVP:
-		token = lossToken
+	case epochVP:
+		token = epochToken
 	}
 	return subjectPrefix + at.UTC().Format("200601") + "." + token
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -22,13 +23,16 @@ const keepTerminal = 30 * 24 * time.Hour
 
 // Verifier decides everything again and compares LOG with the audit log.
 type Verifier struct {
-	Log interface {
-		Select(ctx context.Context, filter string, seq uint64, fn func(journal.Entry) error) error
-	}
+	Log         verifierLog
 	Store       Store
 	Definitions Catalogs
 	Pace        func(ctx context.Context) error // called between records, to go slowly; may be nil
 	Now         func() time.Time                // time.Now when nil
+}
+
+// verifierLog is what a Verifier reads of LOG. A journal.Journal is one.
+type verifierLog interface {
+	Select(ctx context.Context, filter string, seq uint64, fn func(journal.Entry) error) error
 }
 
 // problem is what is wrong with a partition.
@@ -97,7 +101,7 @@ func (v *Verifier) Partition(ctx context.Context, vp int, since time.Time) (*Rep
 }
 
 func (p *partition) query() Query {
-	return Query{Filters: []string{filterOf(p.vp), lossFilter}, Since: p.since}
+	return Query{Filters: []string{filterOf(p.vp), epochFilter}, Since: p.since}
 }
 
 // begin finds out from which sequence of LOG on the audit log is read.
@@ -129,7 +133,7 @@ func (p *partition) filter() string { return logPrefix + strconv.Itoa(p.vp) + ".
 // readLog reads what LOG has, and folds what is older than what is read of the
 // audit log.
 func (p *partition) readLog(ctx context.Context) error {
-	return p.v.Log.Select(ctx, p.filter(), 1, func(e journal.Entry) error {
+	err := p.v.Log.Select(ctx, p.filter(), 1, func(e journal.Entry) error {
 		if e.Seq > p.pos {
 			return Enough
 		}
@@ -143,6 +147,10 @@ func (p *partition) readLog(ctx context.Context) error {
 		}
 		return p.pace(ctx)
 	})
+	if errors.Is(err, Enough) {
+		return nil
+	}
+	return err
 }
 
 // span notes that LOG has a record of an aggregate.
@@ -172,7 +180,7 @@ func (p *partition) readAudit(ctx context.Context) error {
 		switch {
 		case m.Loss != nil:
 			p.lost(m.Loss)
-		case m.Epoch != nil:
+		case m.Epoch != nil && m.Epoch.Partition == p.vp:
 			p.excuse(m)
 		}
 		for _, e := range m.Entries() {

@@ -150,12 +150,12 @@ func (w *Writer) reconcile(ctx context.Context, at place) (place, error) {
 			delete(at.have, seq)
 		}
 	}
-	h := Header{Format: FormatVersion, Kind: KindLoss, Writer: w.o.Instance, At: now.UnixMilli(), Pos: pos, Open: at.open(), Prev: at.digest, VP: lossVP, Loss: loss}
+	h := Header{Format: FormatVersion, Kind: KindLoss, Writer: w.o.Instance, At: now.UnixMilli(), Pos: pos, Open: at.open(), Prev: at.digest, VP: epochVP, Loss: loss}
 	line, err := json.Marshal(h)
 	if err != nil {
 		return at, err
 	}
-	if err := w.o.Store.Append(ctx, at.seq, []Out{{Subject: subject(lossVP, now), Data: line}}); err != nil {
+	if err := w.o.Store.Append(ctx, at.seq, []Out{{Subject: subject(epochVP, now), Data: line}}); err != nil {
 		return at, err
 	}
 	return find(ctx, w.o.Store)

@@ -88,6 +88,7 @@ func (s *Service) Apply(ctx context.Context, d Delivery) (*events.Applied, error
 		}
 		s.lookAgain(ctx)
 	}
+	s.noteDefinitions(ctx, d, changed, removed)
 	changed, removed = fitting(changed), fitting(removed)
 	h := events.Happening{By: d.By, Commit: d.Commit, Author: d.Author}
 	if len(changed) > 0 {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
@@ -183,59 +182,4 @@ func (s *Service) pauseOr(ctx context.Context, who Principal, body []byte, kind 
 func (s *Service) retry(ctx context.Context, who Principal, body []byte) (any, error) {
 	var req events.RetryRun
 	return s.toRun(ctx, who, body, &req, &req.Run, &req.ID, record.Input{Kind: record.InRetry, Retry: &req})
-}
-
-func (s *Service) records(ctx context.Context, who Principal, body []byte) (any, error) {
-	id, err := s.named(who, body)
-	if err != nil {
-		return nil, err
-	}
-	var req events.GetRun
-	if err := s.read(body, &req); err != nil {
-		return nil, err
-	}
-	list, err := s.o.Journal.History(ctx, events.LogSubject(record.Run, id))
-	if err != nil {
-		return nil, err
-	}
-	return recordsPage(list, req.After, int(min(2<<20, s.o.Broker.Engine.MaxPayload()/2))), nil
-}
-
-// recordsPage gives the records behind a sequence that together have no more
-// than so many bytes, but one at least.
-func recordsPage(list []journal.Entry, after uint64, most int) events.Records {
-	out := events.Records{Records: []events.StoredRecord{}}
-	size := 0
-	for _, e := range list {
-		if e.Seq <= after {
-			continue
-		}
-		if size += len(e.Data); size > most && len(out.Records) > 0 {
-			out.Next = out.Records[len(out.Records)-1].Seq
-			break
-		}
-		out.Records = append(out.Records, events.StoredRecord{Seq: e.Seq, Hash: record.Hash(e.Data), Record: e.Data})
-	}
-	return out
-}
-
-func (s *Service) verify(ctx context.Context, who Principal, body []byte) (any, error) {
-	id, err := s.named(who, body)
-	if err != nil {
-		return nil, err
-	}
-	list, err := s.o.Journal.History(ctx, events.LogSubject(record.Run, id))
-	if err != nil {
-		return nil, err
-	}
-	stored := make([][]byte, len(list))
-	for i, e := range list {
-		stored[i] = e.Data
-	}
-	v := run.Verify(id, stored, s.Definitions)
-	if line, ok := s.o.Index.Run(id); ok && line.Records > int64(len(list)) {
-		v.OK = false
-		v.Problems = append(v.Problems, fmt.Sprintf("the run has had %d records, the store has %d: the last ones were lost", line.Records, len(list)))
-	}
-	return v, nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/engine/internal/definitions"
 	"github.com/penstock-cd/penstock/engine/internal/journal"
@@ -51,6 +52,8 @@ type Options struct {
 	Definitions *definitions.Store
 	Index       *projection.Index
 	Journal     journal.Journal
+	Audit       audit.Store
+	Notes       *audit.Notes // of what stands in no record; may be nil
 	Broker      *broker.Broker
 	Emit        func(e events.Event, env, workflow string) error
 	Changed     func(ctx context.Context) error // called after definitions changed
@@ -69,6 +72,7 @@ type Service struct {
 	workers  *workerList
 	readers  *readers
 
+	verifying sync.Mutex // one verification at a time
 	artifacts *bus.Artifacts
 	prepared  sync.Map // [2]string{pool, kind} whose consumer is there
 	handlers  map[string]handler
@@ -87,7 +91,7 @@ func New(o Options) (*Service, error) {
 	s.handlers = map[string]handler{
 		events.VerbStart: s.start, events.VerbList: s.list, events.VerbGet: s.get, events.VerbWhy: s.why, events.VerbEval: s.eval,
 		events.VerbDecide: s.decide, events.VerbCancel: s.cancel, events.VerbPause: s.pause, events.VerbResume: s.resume, events.VerbRetry: s.retry,
-		events.VerbRecords: s.records, events.VerbVerify: s.verify,
+		events.VerbRecords: s.records, events.VerbVerify: s.verify, events.VerbAuditVerify: s.verifyAudit, events.VerbAuditLog: s.auditLog,
 		events.VerbOutput: s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
 		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbTexts: s.texts, events.VerbServer: s.server,
 		events.VerbEnvironments: s.environments, events.VerbEnvFree: s.freeEnvironment,
@@ -119,6 +123,7 @@ type answered struct{ events.Answer }
 // Handle answers one request. A request that a handler cannot take stops
 // nobody else: its panic is an answer.
 func (s *Service) Handle(ctx context.Context, who Principal, verb string, body []byte) (a events.Answer) {
+	defer func() { s.note(ctx, who, verb, body, a) }()
 	defer func() {
 		if p := recover(); p != nil {
 			s.o.Log.Error("a request cannot be answered", "verb", verb, "by", who.Name, "panic", p, "stack", string(debug.Stack()))
@@ -307,8 +312,13 @@ func (s *Service) respond(ctx context.Context, m *nats.Msg) []byte {
 	if err != nil {
 		a = failure(err)
 		s.o.Log.Warn("a request was refused", "subject", m.Subject, "reason", err)
+		s.note(ctx, Principal{Name: m.Subject, Via: "bus"}, verb, m.Data, a)
 	} else {
-		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		limit := 30 * time.Second
+		if verb == events.VerbAuditVerify {
+			limit = longestVerification
+		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		a = s.Handle(ctx, who, verb, m.Data)
 	}

@@ -39,7 +39,7 @@ func (s *Service) why(ctx context.Context, who Principal, body []byte) (any, err
 
 // whyAt explains the n-th record of a run, and what the run waited for after it.
 func (s *Service) whyAt(ctx context.Context, id string, n int64) (any, error) {
-	list, err := s.o.Journal.History(ctx, events.LogSubject(record.Run, id))
+	list, err := s.history(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +49,9 @@ func (s *Service) whyAt(ctx context.Context, id string, n int64) (any, error) {
 	r, err := record.Decode(list[n-1].Data)
 	if err != nil {
 		return nil, err
+	}
+	if r.V != n {
+		return nil, refuse(events.CodeNotFound, "records of run %s are missing; penstock audit verify %s tells more", id, id)
 	}
 	st, err := run.Load(r.State)
 	if err != nil {

@@ -1,0 +1,61 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/internal/audit"
+)
+
+const (
+	// watchShare is the part of a core that looking after the record takes.
+	watchShare = 0.05
+	// watchWindow is how far back a round reads the audit log: as far as the
+	// store keeps records of what has ended, and some days.
+	watchWindow = 35 * 24 * time.Hour
+)
+
+// keepAudit brings the record into the audit log, until ctx ends.
+func (e *Engine) keepAudit(ctx context.Context) {
+	audit.NewWriter(audit.Options{Source: e.log, Store: e.audit, Instance: e.o.Instance, Stop: e.stopPartition, Log: e.o.Log}).Run(ctx)
+}
+
+// watchRecord decides again, slowly, what the partitions hold that this engine
+// owns, and stops one whose record is not what it was.
+func (e *Engine) watchRecord(ctx context.Context) {
+	audit.Watch(ctx, audit.WatchOptions{
+		Verifier: &audit.Verifier{Log: e.log, Store: e.audit, Definitions: e.defs, Pace: audit.Pace(watchShare)},
+		Owns:     e.owns,
+		Stop:     e.stopPartition, Window: watchWindow, Log: e.o.Log,
+	})
+}
+
+// stopPartition stops a partition whose record does not fit. One that another
+// engine owns is stopped by that one when it comes to it.
+func (e *Engine) stopPartition(vp int, err error) {
+	if e.owns(vp) {
+		e.owner.Stop(vp, err)
+	}
+}
+
+// owns reports whether this engine owns a partition: it has all of them.
+func (e *Engine) owns(int) bool { return true }
+
+// lookAfterRecord keeps and watches the record until ctx ends.
+func (e *Engine) lookAfterRecord(ctx context.Context) {
+	var work sync.WaitGroup
+	work.Go(func() { e.keepAudit(ctx) })
+	work.Go(func() { e.watchRecord(ctx) })
+	work.Wait()
+}
+
+// closeNotes stores the notes for the audit log that wait.
+func closeNotes(ctx context.Context, n *audit.Notes, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := n.Close(ctx); err != nil {
+		log.Error("the audit log is not whole", "error", err)
+	}
+}
