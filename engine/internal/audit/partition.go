@@ -17,9 +17,10 @@ import (
 	"github.com/penstock-cd/penstock/events"
 )
 
-// keepTerminal is how long LOG keeps the last record of what has ended, at
-// least. Before, an aggregate of which LOG has nothing was lost.
-const keepTerminal = 30 * 24 * time.Hour
+// keepTerminal is for how long LOG has the last record of what has ended, for
+// certain. An aggregate of which LOG has nothing before was lost. The janitor
+// keeps it a day longer, by another clock.
+const keepTerminal = 29 * 24 * time.Hour
 
 // Verifier decides everything again and compares LOG with the audit log.
 type Verifier struct {

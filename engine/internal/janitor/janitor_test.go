@@ -14,13 +14,15 @@ import (
 )
 
 type world struct {
-	*testing.T
+	testing.TB
 	b         *broker.Broker
 	work, ext jetstream.JetStream
 	mark      uint64
 }
 
-func newWorld(t *testing.T, maxStore int64) *world {
+func newWorld(t *testing.T, maxStore int64) *world { return newWorldOf(t, maxStore) }
+
+func newWorldOf(t testing.TB, maxStore int64) *world {
 	t.Helper()
 	b, err := broker.Start(t.Context(), broker.Options{Dir: t.TempDir(), Listen: broker.ListenNot, Sync: broker.SyncLazy, MaxStore: maxStore})
 	if err != nil {
@@ -36,7 +38,7 @@ func newWorld(t *testing.T, maxStore int64) *world {
 	if err := b.EnsureStreams(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, b: b}
+	w := &world{TB: t, b: b}
 	if w.work, err = jetstream.New(b.Work); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,258 @@
+package janitor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/engine/internal/audit"
+	"github.com/penstock-cd/penstock/engine/internal/janitor"
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// archive is LOG and the audit log, and whoever makes room in LOG.
+type archive struct {
+	*world
+	js    jetstream.JetStream
+	log   *journal.Log
+	store *shaky
+	r     *janitor.Records
+	later time.Duration // that has passed for the janitor
+	hash  map[string]string
+}
+
+func newArchive(t testing.TB) *archive {
+	w := newWorldOf(t, 0)
+	a := &archive{world: w, hash: map[string]string{}}
+	var err error
+	if a.js, err = jetstream.New(w.b.Engine); err != nil {
+		t.Fatal(err)
+	}
+	if err := journal.EnsureStreams(t.Context(), a.js, journal.Streams(1)...); err != nil {
+		t.Fatal(err)
+	}
+	if a.log, err = journal.Open(t.Context(), a.js, journal.Options{Sync: journal.SyncLazy}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.log.Close(context.Background()) })
+	all := make([]int, events.Partitions)
+	for vp := range all {
+		all[vp] = vp
+	}
+	if err := a.log.Own(t.Context(), all, []byte("owner")); err != nil {
+		t.Fatal(err)
+	}
+	kv, err := a.js.KeyValue(t.Context(), events.BucketDefs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.store = &shaky{Store: audit.Open(a.js)}
+	a.r = &janitor.Records{Audit: a.store, Log: a.js, Marks: kv, Passed: func(int) uint64 { return 1 << 60 }, Keep: time.Hour,
+		Now: func() time.Time { return time.Now().Add(a.later) }}
+	return a
+}
+
+// run stores a run of so many records; its last one ends it when done.
+func (a *archive) run(id string, records int, done bool) {
+	a.Helper()
+	var work sync.WaitGroup
+	for v := 1; v <= records; v++ {
+		r := &record.Record{Aggregate: record.Run, ID: id, V: int64(v), Prev: a.hash[id], T: time.Now().UnixMilli(),
+			Summary: &record.Summary{Status: "running"}, State: []byte(`{"x":"` + strings.Repeat("y", 500) + `"}`)}
+		if done && v == records {
+			r.Summary.Status = "done"
+		}
+		data, err := r.Encode()
+		if err != nil {
+			a.Fatal(err)
+		}
+		a.hash[id] = record.Hash(data)
+		work.Add(1)
+		a.log.Append(events.Partition(record.Run, id), events.LogSubject(record.Run, id), data, func(_ uint64, err error) {
+			if err != nil {
+				a.Error(err)
+			}
+			work.Done()
+		})
+	}
+	work.Wait()
+}
+
+// write brings LOG into the audit log.
+func (a *archive) write() {
+	a.Helper()
+	last, err := a.log.Last(a.Context(), ">")
+	if err != nil {
+		a.Fatal(err)
+	}
+	w := audit.NewWriter(audit.Options{Source: a.log, Store: a.store})
+	ctx, stop := context.WithCancel(a.Context())
+	var work sync.WaitGroup
+	work.Go(func() { w.Run(ctx) })
+	for w.Confirmed() < last.Seq {
+		time.Sleep(5 * time.Millisecond)
+	}
+	stop()
+	work.Wait()
+}
+
+func (a *archive) records(id string) int {
+	a.Helper()
+	list, err := a.log.History(a.Context(), events.LogSubject(record.Run, id))
+	if err != nil {
+		a.Fatal(err)
+	}
+	return len(list)
+}
+
+func (a *archive) tidy() {
+	a.Helper()
+	for more := true; more; {
+		var err error
+		if more, err = a.r.Sweep(a.Context()); err != nil {
+			a.Fatal(err)
+		}
+	}
+}
+
+// shaky is an audit log whose writes fail, at random or all of them.
+type shaky struct {
+	audit.Store
+	mu    sync.Mutex
+	rng   *rand.Rand
+	never bool
+}
+
+func (s *shaky) Append(ctx context.Context, after uint64, msgs []audit.Out) error {
+	s.mu.Lock()
+	lost, unheard := s.never, false
+	if s.rng != nil {
+		lost, unheard = lost || s.rng.IntN(3) == 0, s.rng.IntN(3) == 0
+	}
+	s.mu.Unlock()
+	if lost {
+		return errors.New("it did not arrive")
+	}
+	if err := s.Store.Append(ctx, after, msgs); err != nil || !unheard {
+		return err
+	}
+	return errors.New("the answer did not arrive")
+}
+
+func TestRecordsOfWhatHasEndedAreRemovedAfterAWhile(t *testing.T) {
+	a := newArchive(t)
+	a.run("done", 20, true)
+	a.run("waits", 20, false)
+	a.tidy()
+	a.later = 2 * time.Hour
+	a.tidy()
+	if n := a.records("done"); n != 20 {
+		t.Fatalf("%d records are left, and the audit log has none of them", n)
+	}
+	a.write()
+	a.later = 0
+	a.tidy()
+	if n := a.records("done"); n != 20 {
+		t.Fatalf("%d records are left of a run that has just ended", n)
+	}
+	a.later = 2 * time.Hour
+	a.r.Passed = func(int) uint64 { return 0 }
+	a.tidy()
+	if n := a.records("done"); n != 20 {
+		t.Fatalf("%d records are left, and the relay has not carried them out", n)
+	}
+}
+
+func TestTheLastRecordStaysForAMonthAndHistoryForEver(t *testing.T) {
+	a := newArchive(t)
+	a.run("done", 20, true)
+	a.run("waits", 20, false)
+	a.write()
+	for _, step := range []struct {
+		later      time.Duration
+		done, kept int
+	}{{2 * time.Hour, 1, 20}, {29 * 24 * time.Hour, 1, 20}, {31 * 24 * time.Hour, 0, 20}} {
+		a.later = step.later
+		a.tidy()
+		if d, w := a.records("done"), a.records("waits"); d != step.done || w != step.kept {
+			t.Errorf("after %v: %d records of the run that has ended, %d of the one that waits; want %d and %d", step.later, d, w, step.done, step.kept)
+		}
+		list, err := audit.History(t.Context(), a.log, a.store, record.Run, "done", time.Now())
+		if err != nil || len(list) != 20 || record.Hash(list[19].Data) != a.hash["done"] {
+			t.Errorf("after %v its history has %d records, %v", step.later, len(list), err)
+		}
+	}
+	a.tidy() // once more does no harm
+	// The newest message of LOG stays, whoever it is of: it says where LOG ends.
+	a.run("newest", 3, true)
+	a.write()
+	a.tidy()
+	if n := a.records("newest"); n != 1 {
+		t.Errorf("%d records are left of the run that LOG ends with, want 1", n)
+	}
+}
+
+// I16: whatever happens to the audit log's writes, and whenever the janitor
+// comes, no record is removed from LOG that is not in the audit log.
+func TestNothingIsRemovedThatIsNotInTheAuditLog(t *testing.T) {
+	for seed := range uint64(3) {
+		a := newArchive(t)
+		a.later = 2 * time.Hour
+		a.store.rng = rand.New(rand.NewPCG(seed, 16))
+		w := audit.NewWriter(audit.Options{Source: a.log, Store: a.store})
+		ctx, stop := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() { w.Run(ctx) })
+		const runs = 25
+		for i := range runs {
+			a.run(fmt.Sprint("r", i), 2+i%7, true)
+			if i%5 == 0 {
+				a.tidy()
+				for j := range i + 1 {
+					list, err := audit.History(ctx, a.log, a.store, record.Run, fmt.Sprint("r", j), time.Time{})
+					if err != nil || len(list) != 2+j%7 {
+						t.Fatalf("seed %d: run %d has %d records, %v", seed, j, len(list), err)
+					}
+				}
+			}
+		}
+		last, err := a.log.Last(ctx, ">")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for w.Confirmed() < last.Seq {
+			time.Sleep(5 * time.Millisecond)
+		}
+		a.tidy()
+		for i := range runs {
+			if n := a.records(fmt.Sprint("r", i)); n != 1 {
+				t.Errorf("seed %d: run %d has %d records left, want 1", seed, i, n)
+			}
+		}
+		stop()
+		work.Wait()
+	}
+}
+
+// BenchmarkCompaction is what it costs to remove the records of a run that has
+// ended, of 20, from between others.
+func BenchmarkCompaction(b *testing.B) {
+	a := newArchive(b)
+	for i := range b.N {
+		a.run(fmt.Sprint("r", i), 20, true)
+	}
+	a.write()
+	a.later = 2 * time.Hour
+	b.ResetTimer()
+	a.r.Share(1)
+	a.tidy()
+}
