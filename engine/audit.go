@@ -2,11 +2,13 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/audit"
+	"github.com/penstock-cd/penstock/engine/internal/janitor"
 )
 
 const (
@@ -30,6 +32,31 @@ func (e *Engine) watchRecord(ctx context.Context) {
 		Owns:     e.owns,
 		Stop:     e.stopPartition, Window: watchWindow, Log: e.o.Log,
 	})
+}
+
+// removeRecords removes from the store what only the audit log need keep.
+func (e *Engine) removeRecords(ctx context.Context) {
+	r := janitor.Records{Audit: e.audit, Log: e.js.engine, Marks: e.kv, Passed: e.carriedOut, Keep: e.o.KeepRecords, Logger: e.o.Log}
+	r.Run(ctx)
+}
+
+// carriedOut gives for each partition up to where all of it is carried out.
+func (e *Engine) carriedOut(ctx context.Context) (map[int]uint64, error) {
+	stored, err := e.log.LoadCheckpoints(ctx)
+	if err != nil {
+		return nil, err
+	}
+	passed := map[int]uint64{}
+	for vp, p := range stored {
+		var c struct {
+			Seq uint64 `json:"seq"`
+		}
+		if err := json.Unmarshal(p, &c); err != nil {
+			continue // its owner says so; nothing of it is removed
+		}
+		passed[vp] = c.Seq
+	}
+	return passed, nil
 }
 
 // stopPartition stops a partition whose record does not fit. One that another

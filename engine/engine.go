@@ -70,6 +70,10 @@ type Options struct {
 	Sync string
 	// MaxStore is how many bytes the embedded server may store.
 	MaxStore int64
+	// KeepRecords is how long the records of a run stay in the store after it
+	// has ended; 24h. The audit log has them for ever, and they are read from
+	// there. For ever when negative.
+	KeepRecords time.Duration
 	// External, Creds and Context say which NATS server to use instead of the
 	// embedded one, and how to log in there: External is a URL or the path of a
 	// file, Creds a folder of credentials files, Context a name of contexts of
@@ -137,6 +141,7 @@ func New(o Options) (*Engine, error) {
 	if o.HeartbeatTimeout < 2*o.Heartbeat {
 		return nil, fmt.Errorf("engine: the heartbeat timeout %v must be at least twice the heartbeat %v", o.HeartbeatTimeout, o.Heartbeat)
 	}
+	o.KeepRecords = cmp.Or(o.KeepRecords, 24*time.Hour)
 	if o.WorkflowsPoll = cmp.Or(o.WorkflowsPoll, time.Minute); o.WorkflowsPoll < time.Second {
 		return nil, fmt.Errorf("engine: repositories of definitions cannot be asked every %v, but every second at most", o.WorkflowsPoll)
 	}
@@ -403,6 +408,9 @@ func (e *Engine) route(ctx context.Context) error {
 
 // clean makes room in the streams until ctx ends.
 func (e *Engine) clean(ctx context.Context) {
+	var records sync.WaitGroup
+	records.Go(func() { e.removeRecords(ctx) })
+	defer records.Wait()
 	janitor.Run(ctx, janitor.Options{Work: e.js.work, Ext: e.js.ext, Log: e.o.Log,
 		Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, e.kv) }})
 }

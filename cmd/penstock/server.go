@@ -66,6 +66,7 @@ webhook to /v1/webhooks/git. git and ssh log in as they do for the server's user
 	f.StringVar(&o.Sync, "sync", "always", "when a record counts as stored: always (on disk) or lazy (a power cut loses up to two minutes)")
 	externalFlags(cmd, &o)
 	f.Int64Var(&o.MaxStore, "max-store", 0, "most `BYTES` that the embedded server stores (default: 80 % of what is free at the first start)")
+	f.DurationVar(&o.KeepRecords, "keep-records", 24*time.Hour, "how long the records of a run stay in the store after its end; the audit log has them for ever, and they are read from there (negative: for ever)")
 	f.DurationVar(&o.Heartbeat, "heartbeat", 0, "how often workers report (default 5s)")
 	f.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "without a report for so long a worker is lost (default 20s)")
 	f.BoolVar(&debug, "debug", false, "log more")

@@ -1,11 +1,13 @@
 // Package janitor makes room in the streams that are full one day if nobody
-// does: TASKS and INGRESS refuse what is new instead of dropping what is old.
+// does: TASKS, INGRESS and LOG refuse what is new instead of dropping what is
+// old.
 //
-// It removes two things and nothing else. A task is removed when the workers
+// It removes three things and nothing else. A task is removed when the workers
 // of its pool and kind have acknowledged it and all before it: what became of
 // the attempt is in the record. An incoming event is removed when the router
-// has had it recorded and has stored its mark behind it. The streams of the
-// record, of output and of what is reported are not touched.
+// has had it recorded and has stored its mark behind it. A record is removed
+// when the audit log has it and what it belongs to has ended (see Records).
+// The streams of output and of what is reported are not touched.
 //
 // The beginning of TASKS that nobody needs any more goes in one piece, which
 // costs the server next to nothing. Only when the stream is half full are

@@ -40,15 +40,16 @@ const (
 // What the relay has not carried out yet stays, whatever its age. Removing is
 // repeated without harm: the mark is stored after it.
 type Records struct {
-	Audit  audit.Store
-	Log    jetstream.JetStream // of the account that holds LOG
-	Marks  jetstream.KeyValue  // where the mark is kept
-	Passed func(vp int) uint64 // up to where the relay has carried a partition out, for certain
-	Keep   time.Duration       // how long records of what has ended are kept; for ever when negative
-	Note   func(removed int)   // told of every sweep that removed something; may be nil
-	Now    func() time.Time    // time.Now when nil
-	Logger *slog.Logger        //
-	share  float64             // of the time; share when 0
+	Audit audit.Store
+	Log   jetstream.JetStream // of the account that holds LOG
+	Marks jetstream.KeyValue  // where the mark is kept
+	// Passed gives for each partition up to where its relay has carried it out, for certain.
+	Passed func(ctx context.Context) (map[int]uint64, error)
+	Keep   time.Duration     // how long records of what has ended are kept; for ever when negative
+	Note   func(removed int) // told of every sweep that removed something; may be nil
+	Now    func() time.Time  // time.Now when nil
+	Logger *slog.Logger      //
+	share  float64           // of the time; share when 0
 }
 
 // recordsMark is the key of the mark.
@@ -79,7 +80,11 @@ func (r *Records) Sweep(ctx context.Context) (more bool, err error) {
 	}
 	// The very last message stays: it says where LOG ends.
 	end := log.CachedInfo().State.LastSeq
-	s := &sweep{r: r, ctx: ctx, log: log, ends: time.Now().Add(sweepTime)}
+	passed, err := r.Passed(ctx)
+	if err != nil {
+		return false, err
+	}
+	s := &sweep{r: r, ctx: ctx, log: log, passed: passed, ends: time.Now().Add(sweepTime)}
 	at.Older, err = audit.Done(ctx, r.Audit, at.Older, now().Add(-r.Keep), func(d audit.Superseded) error {
 		if d.First {
 			return nil
@@ -114,13 +119,14 @@ type sweep struct {
 	r       *Records
 	ctx     context.Context
 	log     jetstream.Stream
+	passed  map[int]uint64
 	ends    time.Time
 	removed int // calls
 }
 
 // remove removes the records of a subject below a sequence.
 func (s *sweep) remove(d audit.Superseded, below uint64) error {
-	if s.r.Passed(d.VP) < d.Seq {
+	if s.passed[d.VP] < d.Seq {
 		return nil // of a partition that is stopped, for example: it stays
 	}
 	if time.Now().After(s.ends) {

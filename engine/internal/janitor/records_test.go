@@ -55,8 +55,12 @@ func newArchive(t testing.TB) *archive {
 	if err != nil {
 		t.Fatal(err)
 	}
+	passed := map[int]uint64{}
+	for vp := range events.Partitions {
+		passed[vp] = 1 << 60
+	}
 	a.store = &shaky{Store: audit.Open(a.js)}
-	a.r = &janitor.Records{Audit: a.store, Log: a.js, Marks: kv, Passed: func(int) uint64 { return 1 << 60 }, Keep: time.Hour,
+	a.r = &janitor.Records{Audit: a.store, Log: a.js, Marks: kv, Passed: func(context.Context) (map[int]uint64, error) { return passed, nil }, Keep: time.Hour,
 		Now: func() time.Time { return time.Now().Add(a.later) }}
 	return a
 }
@@ -165,7 +169,7 @@ func TestRecordsOfWhatHasEndedAreRemovedAfterAWhile(t *testing.T) {
 		t.Fatalf("%d records are left of a run that has just ended", n)
 	}
 	a.later = 2 * time.Hour
-	a.r.Passed = func(int) uint64 { return 0 }
+	a.r.Passed = func(context.Context) (map[int]uint64, error) { return nil, nil }
 	a.tidy()
 	if n := a.records("done"); n != 20 {
 		t.Fatalf("%d records are left, and the relay has not carried them out", n)
