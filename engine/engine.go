@@ -231,17 +231,13 @@ func (e *Engine) start(ctx context.Context) error {
 	}
 	e.index = projection.New()
 	e.tasks, e.out = newBacklog("tasks", tasks), newBacklog("events", out)
-	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer,
-		Stop: func(vp int, err error) { e.owner.Stop(vp, err) }, Log: e.o.Log})
+	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
 	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Full: e.broker.Full, Queued: e.relay.Prepare,
 		Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
 	}
 	if err := e.owner.Start(ctx); err != nil {
-		return err
-	}
-	if err := e.relay.Start(ctx, e.index.Last()); err != nil {
 		return err
 	}
 	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log, Audit: e.audit, Notes: e.notes,
@@ -371,8 +367,6 @@ func (e *Engine) serve(asked context.Context) error {
 	}
 	work.Go(func() {
 		select {
-		case <-e.owner.Fatal():
-			stop(e.owner.Cause())
 		case <-e.broker.Lost().Done():
 			stop(context.Cause(e.broker.Lost()))
 		case <-ctx.Done():
@@ -469,15 +463,10 @@ func (e *Engine) stats() api.Stats {
 	s := api.Stats{Applied: e.owner.Applied()}
 	s.Runs, s.Waiting = e.index.Counts()
 	s.Workers, s.Sources = e.svc.Workers(), e.sources.Status()
-	select {
-	case <-e.owner.Fatal():
-		s.Ready = e.owner.Cause()
-	default:
-		s.Frozen = e.broker.Broken()
-		s.Ready = cmp.Or(errors.Join(slices.Collect(maps.Values(s.Frozen))...), e.tasks.stuck(), e.out.stuck())
-		if !e.broker.Engine.IsConnected() {
-			s.Ready = errors.New("not connected to NATS")
-		}
+	s.Frozen = e.broker.Broken()
+	s.Ready = cmp.Or(errors.Join(slices.Collect(maps.Values(s.Frozen))...), e.tasks.stuck(), e.out.stuck())
+	if !e.broker.Engine.IsConnected() {
+		s.Ready = errors.New("not connected to NATS")
 	}
 	return s
 }

@@ -57,6 +57,8 @@ const (
 	CodeDenied   = "denied"    // not allowed to this principal
 	CodeFull     = "full"      // the store takes no more; nothing was stored
 	CodeInternal = "internal"  // logged at the engine
+	CodeNotOwner = "not_owner" // another engine owns the partition, or none yet; nothing was decided
+	CodeStopped  = "stopped"   // the partition is stopped until somebody has looked; nothing was decided
 )
 
 // Decisions on an approval.

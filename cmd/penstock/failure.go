@@ -63,6 +63,8 @@ func refused(r *bus.Refusal) *failure {
 		f.exit = exitDenied
 	case events.CodeFull:
 		f.hint = "nothing was stored; make room on the server's disk and try again"
+	case events.CodeStopped:
+		f.hint = "nothing was decided; when an administrator has found out what was lost, penstock admin new-epoch goes on"
 	case events.CodeInternal:
 		f.hint = "the server's log tells more"
 	}

@@ -81,6 +81,7 @@ var statuses = map[string]int{
 	events.CodeConflict: http.StatusConflict,
 	events.CodeDenied:   http.StatusForbidden,
 	events.CodeFull:     http.StatusInsufficientStorage,
+	events.CodeStopped:  http.StatusServiceUnavailable,
 	events.CodeInternal: http.StatusInternalServerError,
 }
 

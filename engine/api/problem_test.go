@@ -21,6 +21,7 @@ func TestAnswersBecomeStatuses(t *testing.T) {
 		"conflict":             {events.Answer{Status: events.StatusError, Code: events.CodeConflict, Reason: "no"}, 409, "conflict", ""},
 		"denied":               {events.Answer{Status: events.StatusError, Code: events.CodeDenied, Reason: "no"}, 403, "denied", ""},
 		"full":                 {events.Answer{Status: events.StatusError, Code: events.CodeFull, Reason: "no"}, 507, "full", "30"},
+		"stopped":              {events.Answer{Status: events.StatusError, Code: events.CodeStopped, Reason: "no"}, 503, "stopped", ""},
 		"internal":             {events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: "secret"}, 500, "internal", ""},
 		"a code from tomorrow": {events.Answer{Status: events.StatusError, Code: "novel", Reason: "secret"}, 500, "internal", ""},
 		"a status of tomorrow": {events.Answer{Status: "novel"}, 500, "internal", ""},

@@ -60,7 +60,7 @@ func TestAClusterStoresUnderTheFence(t *testing.T) {
 		}
 	}
 	n := 0
-	if err := two.LastPerSubject(t.Context(), "penstock.log.>", func(journal.Entry) error { n++; return nil }); err != nil {
+	if err := two.LastPerSubject(t.Context(), []string{"penstock.log.>"}, func(journal.Entry) error { n++; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if n != 700 {

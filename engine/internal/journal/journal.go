@@ -75,6 +75,11 @@ type Journal interface {
 	// after it failed. One call for many partitions is one commit.
 	Own(ctx context.Context, vps []int, owner []byte) error
 
+	// Renew stores a new owner record for a partition, as Own does, but only
+	// while the one that stands has sequence expect: who was taken over does
+	// not take back. Else it gives ErrFenced.
+	Renew(ctx context.Context, vp int, expect uint64, owner []byte) error
+
 	// Disown forgets the fences of partitions: what is appended to them from
 	// now on, or waits and has not been sent, fails with ErrFenced.
 	Disown(vps []int)
@@ -100,10 +105,11 @@ type Journal interface {
 	History(ctx context.Context, subject string) ([]Entry, error)
 
 	// LastPerSubject calls fn with the last record of each subject that
-	// matches filter (wildcards allowed), by rising sequence. Records that
+	// matches one of the filters (wildcards allowed, no two of which may
+	// match the same subject), by rising sequence. Records that
 	// are stored meanwhile may be given too; the last one given for a subject
 	// counts. An error of fn ends the reading and is returned.
-	LastPerSubject(ctx context.Context, filter string, fn func(Entry) error) error
+	LastPerSubject(ctx context.Context, filters []string, fn func(Entry) error) error
 
 	// From calls fn with every record from sequence seq on (0 and 1 are the
 	// beginning), up to the last one that was stored when From was called. It

@@ -151,6 +151,20 @@ func (l *Log) Own(ctx context.Context, vps []int, owner []byte) error {
 	return nil
 }
 
+// Renew implements Journal.
+func (l *Log) Renew(ctx context.Context, vp int, expect uint64, owner []byte) error {
+	if err := checkPartitions([]int{vp}); err != nil {
+		return err
+	}
+	l.Disown([]int{vp})
+	seq, err := l.send(ctx, []*record{{subject: ownSubjects[vp], data: owner, vp: -1, expectOn: ownSubjects[vp], expect: expect}})
+	if err != nil {
+		return fmt.Errorf("owning partition %d again: %w", vp, err)
+	}
+	l.fences.set([]int{vp}, func(int) uint64 { return seq })
+	return nil
+}
+
 // send sends records outside of the queue, as one commit, and waits.
 func (l *Log) send(ctx context.Context, records []*record) (first uint64, err error) {
 	type answer struct {
@@ -366,7 +380,7 @@ func (l *Log) forgetCheckpoints(vps []int) {
 // LoadCheckpoints implements Journal.
 func (l *Log) LoadCheckpoints(ctx context.Context) (map[int][]byte, error) {
 	all := map[int][]byte{}
-	err := l.lastPerSubject(ctx, events.StreamCkpt, "penstock.ckpt.*", func(e Entry) error {
+	err := l.lastPerSubject(ctx, events.StreamCkpt, []string{"penstock.ckpt.*"}, func(e Entry) error {
 		var vp int
 		if _, err := fmt.Sscanf(e.Subject, "penstock.ckpt.%d", &vp); err != nil || checkPartitions([]int{vp}) != nil {
 			return fmt.Errorf("checkpoint on %s: no such partition", e.Subject)

@@ -201,6 +201,24 @@ func (j *memoryJournal) Own(ctx context.Context, vps []int, owner []byte) error 
 	return nil
 }
 
+func (j *memoryJournal) Renew(ctx context.Context, vp int, expect uint64, owner []byte) error {
+	if err := checkPartitions([]int{vp}); err != nil {
+		return err
+	}
+	j.Disown([]int{vp})
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	j.m.mu.Lock()
+	defer j.m.mu.Unlock()
+	seq, err := j.m.store(&record{subject: ownSubjects[vp], data: owner, vp: -1, expectOn: ownSubjects[vp], expect: expect}, j.m.put)
+	if err != nil {
+		return fmt.Errorf("owning partition %d again: %w", vp, err)
+	}
+	j.fences.set([]int{vp}, func(int) uint64 { return seq })
+	return nil
+}
+
 func (j *memoryJournal) Disown(vps []int) {
 	j.fences.set(slices.DeleteFunc(slices.Clone(vps), func(vp int) bool {
 		return vp < 0 || vp >= events.Partitions
@@ -313,14 +331,14 @@ func (j *memoryJournal) History(ctx context.Context, subject string) ([]Entry, e
 	return all, ctx.Err()
 }
 
-func (j *memoryJournal) LastPerSubject(ctx context.Context, filter string, fn func(Entry) error) error {
+func (j *memoryJournal) LastPerSubject(ctx context.Context, filters []string, fn func(Entry) error) error {
 	entries := j.snapshot()
 	last := map[string]uint64{}
 	for _, e := range entries {
 		last[e.Subject] = e.Seq
 	}
 	for _, e := range entries {
-		if last[e.Subject] != e.Seq || !matches(filter, e.Subject) {
+		if last[e.Subject] != e.Seq || !slices.ContainsFunc(filters, func(f string) bool { return matches(f, e.Subject) }) {
 			continue
 		}
 		if err := give(ctx, e, fn); err != nil {

@@ -20,9 +20,9 @@ var errEnough = errors.New("read enough")
 type reader struct {
 	l       *Log
 	stream  string
-	filter  string // empty for all
-	lasts   bool   // only the last record of each subject
-	next    uint64 // sequence of the next record to give out, at least
+	filters []string // none for all
+	lasts   bool     // only the last record of each subject
+	next    uint64   // sequence of the next record to give out, at least
 	fn      func(Entry) error
 	idle    func(context.Context) error // called when nothing came for a while; may be nil
 	patient bool                        // outlast errors until the context ends
@@ -167,7 +167,7 @@ func (r *reader) consumer(ctx context.Context) (jetstream.Consumer, error) {
 		AckPolicy:         jetstream.AckNonePolicy,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       max(r.next, 1),
-		FilterSubject:     r.filter,
+		FilterSubjects:    r.filters,
 		MemoryStorage:     true,
 		Replicas:          1,
 		InactiveThreshold: 30 * time.Second,
@@ -198,18 +198,7 @@ func (r *reader) drop(cons jetstream.Consumer) {
 
 // until reads up to the record that is the last one now.
 func (r *reader) until(ctx context.Context) error {
-	everything := r.filter
-	if everything == "" {
-		everything = ">"
-	}
-	last := func(ctx context.Context) (uint64, error) {
-		e, err := r.l.last(ctx, r.stream, everything)
-		if errors.Is(err, ErrNotFound) {
-			return 0, nil
-		}
-		return e.Seq, err
-	}
-	end, err := last(ctx)
+	end, err := r.end(ctx)
 	if err != nil {
 		return err
 	}
@@ -231,12 +220,29 @@ func (r *reader) until(ctx context.Context) error {
 	}
 	// What was the last may have been purged meanwhile.
 	r.idle = func(ctx context.Context) error {
-		if now, err := last(ctx); err == nil && now < r.next {
+		if now, err := r.end(ctx); err == nil && now < r.next {
 			return errEnough
 		}
 		return nil
 	}
 	return unwrapFinal(r.read(ctx))
+}
+
+// end asks the stream's leader for the last sequence that there is to read; 0
+// when there is none.
+func (r *reader) end(ctx context.Context) (end uint64, err error) {
+	filters := r.filters
+	if len(filters) == 0 {
+		filters = []string{">"}
+	}
+	for _, f := range filters {
+		e, err := r.l.last(ctx, r.stream, f)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return 0, err
+		}
+		end = max(end, e.Seq)
+	}
+	return end, nil
 }
 
 func unwrapFinal(err error) error {
@@ -249,7 +255,7 @@ func unwrapFinal(err error) error {
 // History implements Journal.
 func (l *Log) History(ctx context.Context, subject string) ([]Entry, error) {
 	var all []Entry
-	r := &reader{l: l, stream: events.StreamLog, filter: subject, fn: func(e Entry) error {
+	r := &reader{l: l, stream: events.StreamLog, filters: []string{subject}, fn: func(e Entry) error {
 		all = append(all, e)
 		return nil
 	}}
@@ -258,12 +264,12 @@ func (l *Log) History(ctx context.Context, subject string) ([]Entry, error) {
 }
 
 // LastPerSubject implements Journal.
-func (l *Log) LastPerSubject(ctx context.Context, filter string, fn func(Entry) error) error {
-	return l.lastPerSubject(ctx, events.StreamLog, filter, fn)
+func (l *Log) LastPerSubject(ctx context.Context, filters []string, fn func(Entry) error) error {
+	return l.lastPerSubject(ctx, events.StreamLog, filters, fn)
 }
 
-func (l *Log) lastPerSubject(ctx context.Context, stream, filter string, fn func(Entry) error) error {
-	return (&reader{l: l, stream: stream, filter: filter, lasts: true, fn: records(fn)}).until(ctx)
+func (l *Log) lastPerSubject(ctx context.Context, stream string, filters []string, fn func(Entry) error) error {
+	return (&reader{l: l, stream: stream, filters: filters, lasts: true, fn: records(fn)}).until(ctx)
 }
 
 // From implements Journal.

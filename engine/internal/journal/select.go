@@ -8,7 +8,7 @@ import (
 
 // Select implements Journal.
 func (l *Log) Select(ctx context.Context, filter string, seq uint64, fn func(Entry) error) error {
-	return (&reader{l: l, stream: events.StreamLog, filter: filter, next: seq, fn: fn}).until(ctx)
+	return (&reader{l: l, stream: events.StreamLog, filters: []string{filter}, next: seq, fn: fn}).until(ctx)
 }
 
 func (j *memoryJournal) Select(ctx context.Context, filter string, seq uint64, fn func(Entry) error) error {

@@ -1,39 +1,44 @@
 package owner
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
 )
 
 // stored carries on after a record was stored: deadlines, heartbeats to
 // expect, messages to send.
-func (o *Owner) stored(k key, l *lane, seq uint64, r *record.Record) {
-	o.follow(k, *r.Summary, l.state)
-	if o.o.Observe != nil {
-		o.o.Observe(Entry{Aggregate: k.agg, ID: k.id, V: l.v, T: r.T, Seq: seq, Summary: *r.Summary, State: l.state})
+func (p *partition) stored(k key, l *lane, seq uint64, r *record.Record) {
+	p.follow(k, *r.Summary, l.state)
+	if o := p.o; o.o.Observe != nil {
+		o.o.Observe(Entry{Aggregate: k.agg, ID: k.id, V: l.v, Prev: r.Prev, T: r.T, Seq: seq, Summary: *r.Summary, State: l.state})
 	}
 }
 
 // follow derives from a state what is to be watched and sent.
-func (o *Owner) follow(k key, sum record.Summary, state any) {
-	o.watch(k, sum, state)
-	o.deliver(k, outboxOf(state))
+func (p *partition) follow(k key, sum record.Summary, state any) {
+	p.watch(k, sum, state)
+	p.deliver(k, outboxOf(state))
 }
 
 // watch notes the deadline and the heartbeats that an aggregate waits for.
 // state is nil when nothing is to be done for it.
-func (o *Owner) watch(k key, sum record.Summary, state any) {
-	o.due.set(k, sum.Due)
+func (p *partition) watch(k key, sum record.Summary, state any) {
+	p.due.set(k, sum.Due)
 	if k.agg != record.Run {
 		return
 	}
 	if s, ok := state.(*run.State); ok {
-		o.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
+		p.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
 	}
-	o.ears.set(k.id, sum.Listen)
+	p.o.ears.set(k.id, sum.Listen)
 }
 
 // outboxOf gives the messages of an aggregate that wait for an answer.
@@ -47,62 +52,82 @@ func outboxOf(state any) []record.Send {
 	return nil
 }
 
-// deliver sends the first message of an outbox, unless it is under way; the
-// next one goes when that one's answer is recorded, so they keep their order.
-func (o *Owner) deliver(k key, outbox []record.Send) {
+// maxSending is how many messages of one aggregate are under way at once.
+const maxSending = 32
+
+// deliver sends the messages of an outbox that are not under way. Those to
+// one target go one after the other, the next when the answer to the one
+// before it is recorded, so they keep their order; those to different targets
+// do not wait for each other.
+func (p *partition) deliver(k key, outbox []record.Send) {
 	if len(outbox) == 0 {
 		return
 	}
-	m := outbox[0]
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.sending[m.Input.ID] || o.closed {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing != nil || p.why != nil {
 		return
 	}
-	o.sending[m.Input.ID] = true
-	o.work.Go(func() {
-		o.transmit(k, m)
-		o.mu.Lock()
-		delete(o.sending, m.Input.ID)
-		o.mu.Unlock()
-	})
+	targets := make([]key, 0, min(len(outbox), maxSending))
+	for _, m := range outbox {
+		to := key{m.To, m.ID}
+		if slices.Contains(targets, to) {
+			continue
+		}
+		if targets = append(targets, to); !p.sending[m.Input.ID] {
+			p.sending[m.Input.ID] = true
+			p.sends.Go(func() {
+				p.transmit(k, m)
+				p.mu.Lock()
+				delete(p.sending, m.Input.ID)
+				p.mu.Unlock()
+			})
+		}
+		if len(targets) == maxSending {
+			return
+		}
+	}
 }
 
 // transmit sends a message until it is answered and the answer is recorded.
-func (o *Owner) transmit(from key, m record.Send) {
+func (p *partition) transmit(from key, m record.Send) {
 	wait := 50 * time.Millisecond
 	for {
-		answer := o.Do(o.ctx, m.To, m.ID, m.Input)
+		answer := p.o.o.Send(p.going, m.To, m.ID, m.Input)
 		if answer.Final() {
 			sent := &record.Sent{ID: m.Input.ID, Status: answer.Status, Reason: answer.Reason}
-			reply := o.Do(o.ctx, from.agg, from.id, record.Input{ID: m.Input.ID + "/answer", Kind: record.InSendAnswer, By: "engine", Sent: sent})
+			reply := p.o.Do(p.going, from.agg, from.id, record.Input{ID: m.Input.ID + "/answer", Kind: record.InSendAnswer, By: "engine", Sent: sent})
 			if reply.Final() {
 				return
 			}
 		}
-		if !pause(o.ctx, wait) {
+		if !pause(p.going, wait) {
 			return
 		}
 		wait = min(2*wait, 5*time.Second)
 	}
 }
 
-// timers fires deadlines as commands, until the owner stops.
-func (o *Owner) timers() {
+// timers fires deadlines as commands.
+func (p *partition) timers() {
 	for {
-		k, at, ok := o.due.wait(o.ctx, o.clock)
+		k, at, ok := p.due.wait(p.going, p.o.clock)
 		if !ok {
 			return
 		}
-		o.work.Go(func() {
+		p.sends.Go(func() {
 			in := record.Input{ID: fmt.Sprintf("timer:%d", at), Kind: record.InTimer, By: "engine"}
 			wait := 100 * time.Millisecond
-			for !o.Do(o.ctx, k.agg, k.id, in).Final() && pause(o.ctx, wait) {
+			for !p.o.Do(p.going, k.agg, k.id, in).Final() && pause(p.going, wait) {
 				wait = min(2*wait, 10*time.Second)
 			}
 		})
 	}
 }
+
+// standstill is after how long a standstill of this process somebody else may
+// hold its partitions.
+const standstill = 3 * time.Second
 
 // watchBeats gives up attempts whose workers are not heard of any more.
 func (o *Owner) watchBeats() {
@@ -110,19 +135,64 @@ func (o *Owner) watchBeats() {
 	last := time.Now()
 	for pause(o.ctx, every) {
 		// While this process stood still nobody's heartbeat could be heard.
-		if gap := time.Since(last) - every; gap > time.Second {
-			o.o.Log.Warn("the engine stood still; workers are given that time", "for", gap)
-			o.beats.forgive(gap)
-		}
+		gap := time.Since(last) - every
 		last = time.Now()
-		for _, lost := range o.beats.lost() {
-			o.work.Go(func() {
-				in := record.Input{ID: "lost:" + lost.task, Kind: record.InAttemptLost, By: "engine", Attempt: &record.Attempt{Task: lost.task, Worker: lost.worker}}
-				if a := o.Do(o.ctx, record.Run, lost.run, in); !a.Final() {
-					o.beats.again(lost)
-				}
-			})
+		if gap > time.Second {
+			o.o.Log.Warn("the engine stood still; workers are given that time", "for", gap)
+			for p := range o.held {
+				p.beats.forgive(gap)
+			}
 		}
+		if gap > standstill {
+			o.work.Go(o.reassure)
+		}
+		for p := range o.held {
+			p.loseSilent()
+		}
+	}
+}
+
+// loseSilent has the loss of silent workers recorded.
+func (p *partition) loseSilent() {
+	for _, lost := range p.beats.lost() {
+		p.sendOff(func() {
+			in := record.Input{ID: "lost:" + lost.task, Kind: record.InAttemptLost, By: "engine", Attempt: &record.Attempt{Task: lost.task, Worker: lost.worker}}
+			if a := p.o.Do(p.going, record.Run, lost.run, in); !a.Final() {
+				p.beats.again(lost)
+			}
+		})
+	}
+}
+
+// sendOff runs f, unless nothing more is begun in the partition.
+func (p *partition) sendOff(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing == nil && p.why == nil {
+		p.sends.Go(f)
+	}
+}
+
+// reassure drops the partitions that another engine has taken over.
+func (o *Owner) reassure() {
+	var ours [events.Partitions]*partition
+	for p := range o.held {
+		ours[p.vp] = p
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, 30*time.Second)
+	defer cancel()
+	err := o.o.Journal.LastPerSubject(ctx, []string{"penstock.own.*"}, func(e journal.Entry) error {
+		var vp int
+		if _, err := fmt.Sscanf(e.Subject, "penstock.own.%d", &vp); err != nil || vp < 0 || vp >= len(ours) || ours[vp] == nil {
+			return nil
+		}
+		if !bytes.Equal(e.Data, o.token) {
+			o.lost(ours[vp], errTaken)
+		}
+		return nil
+	})
+	if err != nil && o.ctx.Err() == nil {
+		o.o.Log.Warn("it is not known whether another engine has taken over; the next write tells", "error", err)
 	}
 }
 
@@ -130,12 +200,18 @@ func (o *Owner) watchBeats() {
 // again when they are needed.
 func (o *Owner) evict() {
 	for pause(o.ctx, 10*time.Second) {
-		o.mu.Lock()
-		for k, l := range o.lanes {
-			if !l.running && len(l.queue) == 0 && time.Since(l.used) > time.Minute {
-				delete(o.lanes, k)
-			}
+		for p := range o.held {
+			p.evict(time.Minute)
 		}
-		o.mu.Unlock()
+	}
+}
+
+func (p *partition) evict(after time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, l := range p.lanes {
+		if !l.running && len(l.queue) == 0 && time.Since(l.used) > after {
+			delete(p.lanes, k)
+		}
 	}
 }

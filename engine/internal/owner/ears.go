@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
 )
 
 // ears knows which runs listen for which types of events. It is derived from
@@ -46,6 +49,21 @@ func (e *ears) set(run string, patterns []string) {
 			in[key] = map[string]bool{}
 		}
 		in[key][run] = true
+	}
+}
+
+// forget drops what the runs of a partition listen for.
+func (e *ears) forget(vp int) {
+	e.mu.Lock()
+	var runs []string
+	for run := range e.runs {
+		if events.Partition(record.Run, run) == vp {
+			runs = append(runs, run)
+		}
+	}
+	e.mu.Unlock()
+	for _, run := range runs {
+		e.set(run, nil)
 	}
 }
 

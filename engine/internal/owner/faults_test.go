@@ -20,7 +20,7 @@ import (
 // meddled is a journal whose calls a test may get in the way of.
 type meddled struct {
 	journal.Journal
-	own  func(vps []int)
+	own  func(vps []int) // also before the partition is owned again
 	last func(subject string) error
 }
 
@@ -29,6 +29,13 @@ func (w *meddled) Own(ctx context.Context, vps []int, who []byte) error {
 		w.own(vps)
 	}
 	return w.Journal.Own(ctx, vps, who)
+}
+
+func (w *meddled) Renew(ctx context.Context, vp int, expect uint64, who []byte) error {
+	if w.own != nil {
+		w.own([]int{vp})
+	}
+	return w.Journal.Renew(ctx, vp, expect, who)
 }
 
 func (w *meddled) Last(ctx context.Context, subject string) (journal.Entry, error) {
@@ -92,12 +99,12 @@ func sharing(id string) string {
 	}
 }
 
-// unknownOnce makes the next record of a run stored without an answer.
-func unknownOnce(m *journal.Memory, id string) {
+// unknownOnce makes the outcome of the next record of a run unknown.
+func unknownOnce(m *journal.Memory, id string, fault journal.Fault) {
 	var once atomic.Bool
 	m.Inject(func(subject string, _ []byte) journal.Fault {
 		if subject == events.LogSubject(record.Run, id) && once.CompareAndSwap(false, true) {
-			return journal.FaultUnknownStored
+			return fault
 		}
 		return journal.FaultNone
 	})
@@ -118,18 +125,13 @@ func TestALostAnswerDisturbsNoOtherRunOfThePartition(t *testing.T) {
 		go func() { other <- f.begin(t, sharing("r1"), "job") }()
 		close(appended)
 	}
-	unknownOnce(m, "r1")
+	unknownOnce(m, "r1", journal.FaultUnknownStored)
 	if a := f.begin(t, "r1", "job"); a.Status != events.StatusApplied {
 		t.Errorf("the run whose answer was lost: %+v", a)
 	}
 	<-appended
 	if a := <-other; a.Status != events.StatusApplied {
 		t.Errorf("the other run: %+v", a)
-	}
-	select {
-	case <-f.Fatal():
-		t.Errorf("the engine gave up: %v", f.Cause())
-	default:
 	}
 }
 
@@ -146,7 +148,7 @@ func TestNothingIsDecidedBeforeALostAnswerIsSettled(t *testing.T) {
 		}
 		return nil
 	}
-	unknownOnce(m, "r1")
+	unknownOnce(m, "r1", journal.FaultUnknownStored)
 	if a := f.take(t, task, "A"); a.Status != events.StatusApplied {
 		t.Errorf("first worker: %+v", a)
 	}

@@ -27,63 +27,75 @@ type job struct {
 	look  func(state any, v int64, err error)
 }
 
+// refuse answers a job that is not done.
+func (j *job) refuse(err error) {
+	if j.look != nil {
+		j.look(nil, 0, err)
+		return
+	}
+	j.reply(refused(err))
+}
+
 // lane is the queue of one aggregate. Its queue and running are guarded by
-// Owner.mu; the rest belongs to the goroutine that runs it.
+// the partition's mu; the rest belongs to the goroutine that runs it.
 type lane struct {
 	queue   []*job
 	running bool
 	used    time.Time
 
-	loaded bool
-	state  any // *run.State, *env.Environment, *env.Event, *env.Key, *env.Schedule; nil when there is none
-	v      int64
-	head   string // hash of the last record
+	subject string // of its records
+	loaded  bool
+	state   any // *run.State, *env.Environment, *env.Event, *env.Key, *env.Schedule; nil when there is none
+	v       int64
+	head    string // hash of the last record
 }
 
-// submit queues a job; false when the owner is closing.
-func (o *Owner) submit(k key, j *job) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		return false
+// submit queues a job; the error says why not.
+func (p *partition) submit(k key, j *job) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.why != nil {
+		return p.why
 	}
-	l := o.lanes[k]
+	if p.closing != nil {
+		return p.closing
+	}
+	l := p.lanes[k]
 	if l == nil {
-		l = &lane{}
-		o.lanes[k] = l
+		l = &lane{subject: events.LogSubject(k.agg, k.id)}
+		p.lanes[k] = l
 	}
 	if len(l.queue) >= maxQueue {
-		if j.look != nil {
-			go j.look(nil, 0, errors.New("too many commands wait for it"))
-		} else {
-			go j.reply(busy("too many commands wait for it"))
-		}
-		return true
+		return errCrowded
 	}
 	l.queue = append(l.queue, j)
 	if !l.running {
 		l.running = true
-		o.work.Go(func() { o.run(k, l) })
+		p.lanesUp.Go(func() { p.run(k, l) })
 	}
-	return true
+	return nil
 }
 
 // run works a lane's queue off.
-func (o *Owner) run(k key, l *lane) {
+func (p *partition) run(k key, l *lane) {
 	for {
-		o.mu.Lock()
+		p.mu.Lock()
 		if len(l.queue) == 0 {
 			l.running, l.used = false, time.Now()
 			if idle(l.state) {
-				delete(o.lanes, k)
+				delete(p.lanes, k)
 			}
-			o.mu.Unlock()
+			p.mu.Unlock()
 			return
 		}
-		j := l.queue[0]
+		j, why := l.queue[0], p.why
 		l.queue = l.queue[1:]
-		o.mu.Unlock()
-		o.one(k, l, j)
+		p.mu.Unlock()
+		if why != nil {
+			j.refuse(why)
+			continue
+		}
+		p.one(k, l, j)
 	}
 }
 
@@ -102,39 +114,37 @@ func idle(state any) bool {
 }
 
 // one does one job.
-func (o *Owner) one(k key, l *lane, j *job) {
-	err := o.load(k, l)
-	if j.look != nil {
-		j.look(l.state, l.v, err)
-		return
+func (p *partition) one(k key, l *lane, j *job) {
+	err := p.load(k, l)
+	switch {
+	case err != nil:
+		if !errors.Is(err, ErrStopped) && !errors.Is(err, ErrNotOwner) {
+			p.o.o.Log.Error("an aggregate cannot be read", "aggregate", k.agg, "id", k.id, "error", err)
+		}
+		j.refuse(err)
+	case j.look != nil:
+		j.look(l.state, l.v, nil)
+	default:
+		j.reply(p.decide(k, l, j.in))
 	}
-	if err != nil {
-		o.o.Log.Error("an aggregate cannot be read", "aggregate", k.agg, "id", k.id, "error", err)
-		j.reply(busy("it cannot be read now: " + err.Error()))
-		return
-	}
-	j.reply(o.decide(k, l, j.in))
 }
 
 // decide lets the core decide, stores the record and carries it out.
-func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
-	if err := o.partitionError(k); err != nil {
-		return busy(err.Error())
-	}
+func (p *partition) decide(k key, l *lane, in record.Input) events.Answer {
 	for {
-		r, next, answer, err := o.step(k, l, in)
+		r, next, answer, err := p.o.step(k, l, in)
 		if poison := new(panicked); errors.As(err, &poison) && in.Kind == record.InEvent && in.Bad == "" {
 			// it must not keep the events after it from being read
 			in.Event, in.Bad = nil, err.Error()
 			continue
 		}
 		if err != nil {
-			return refusal(err)
+			return refused(err)
 		}
 		if r == nil {
 			if in.Kind == record.InTimer { // the deadline was taken from the heap, and another one may stand
 				if s, ok := l.state.(summarized); ok {
-					o.follow(k, s.Summary(), l.state)
+					p.follow(k, s.Summary(), l.state)
 				}
 			}
 			return answer
@@ -143,13 +153,13 @@ func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
 		if err != nil {
 			return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
 		}
-		seq, err := o.append(k, l, r, stored)
+		at, err := p.append(k, l, r, stored)
 		switch {
 		case err == nil:
-			l.state, l.v, l.head = next, r.V, record.Hash(stored)
-			o.stored(k, l, seq, r)
+			l.state, l.v, l.head = next, r.V, at.Hash
+			p.stored(k, l, at.Seq, r)
 			answer.Record = r.V
-			o.trace("record carried out within the engine", k, r.V)
+			p.o.trace("record carried out within the engine", k, r.V)
 			return answer
 		case errors.Is(err, errAgain):
 			continue
@@ -163,48 +173,41 @@ func (o *Owner) decide(k key, l *lane, in record.Input) events.Answer {
 			in.Event, in.Bad = nil, fmt.Sprintf("the event, with the inputs of the runs that it would start, is too large to be recorded: %v", err)
 			continue
 		default:
-			return o.notStored(k, err)
+			return p.notStored(err)
 		}
 	}
 }
 
 // notStored is the answer when a record could not be stored.
-func (o *Owner) notStored(k key, err error) events.Answer {
+func (p *partition) notStored(err error) events.Answer {
 	switch {
-	case errors.Is(err, journal.ErrFull):
-		return events.Answer{Status: events.StatusBusy, Code: events.CodeFull, Reason: o.full(err), RetryAfter: 2000}
-	case errors.Is(err, journal.ErrTooLarge):
-		return events.Answer{Status: events.StatusError, Code: events.CodeInvalid, Reason: "the command is too large to be recorded: " + err.Error()}
 	case errors.Is(err, errTaken):
-		o.cancel(fmt.Errorf("partition %d: %w", events.Partition(k.agg, k.id), errTaken))
+		p.o.lost(p, err)
+	case errors.Is(err, journal.ErrFull):
+		err = p.o.full(err)
+	case errors.Is(err, journal.ErrTooLarge):
+		err = fmt.Errorf("the command is too large to be recorded: %w", err)
 	}
-	return busy(err.Error())
+	return refused(err)
 }
-
-// errTaken ends an owner: somebody else writes now.
-var errTaken = errors.New("another engine has taken over")
 
 // full says for people why nothing was stored.
-func (o *Owner) full(err error) string {
+func (o *Owner) full(err error) error {
 	if o.o.Full != nil {
 		if why := o.o.Full(); why != nil {
-			err = why
+			return &fullError{why}
 		}
 	}
-	return "the store takes no more, and nothing was stored: " + err.Error()
+	return &fullError{err}
 }
 
-// refusal is the answer when the core was not asked, or could not answer.
-// What may pass is answered busy, so that nobody takes it for a decision.
-func refusal(err error) events.Answer {
-	if unknown := new(unknownWorkflow); errors.As(err, &unknown) {
-		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: err.Error()}
-	}
-	if poison := new(panicked); errors.As(err, &poison) {
-		return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
-	}
-	return busy(err.Error())
+// fullError says for people that nothing was stored.
+type fullError struct{ why error }
+
+func (e *fullError) Error() string {
+	return "the store takes no more, and nothing was stored: " + e.why.Error()
 }
+func (e *fullError) Unwrap() error { return journal.ErrFull }
 
 // panicked is a command that the core cannot take.
 type panicked struct{ what string }
@@ -259,7 +262,7 @@ func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next an
 	case record.Event:
 		prev, _ := l.state.(*env.Event)
 		cat := o.o.Catalogs.Current()
-		if in.Kind == record.InEvent && prev == nil {
+		if in.Kind == record.InEvent && prev == nil && in.Listening == nil {
 			r.In.Listening = o.ears.hearing(in.Event)
 		}
 		t := env.StepEvent(cat, prev, r.V, r.In, now)
@@ -319,36 +322,39 @@ var errAgain = errors.New("decide again")
 // append stores a record and waits for the journal's word. Where the outcome
 // is unknown it finds out. A ticket is dropped only when it is certain that
 // nothing was stored: else the relay's checkpoint could pass the record.
-func (o *Owner) append(k key, l *lane, r *record.Record, stored []byte) (uint64, error) {
-	w := &write{vp: events.Partition(k.agg, k.id), subject: events.LogSubject(k.agg, k.id), stored: stored, v: l.v, head: l.head}
-	ticket := o.o.Relay.Begin()
-	w.fence, _ = o.o.Journal.Fence(w.vp)
+func (p *partition) append(k key, l *lane, r *record.Record, stored []byte) (Mark, error) {
+	o := p.o
+	w := &write{subject: l.subject, stored: stored, hash: record.Hash(stored), v: l.v, head: l.head}
+	ticket := o.o.Relay.Begin(p.vp)
+	w.fence, _ = o.o.Journal.Fence(p.vp)
 	type outcome struct {
 		seq uint64
 		err error
 	}
 	done := make(chan outcome, 1)
 	o.trace("record goes to the journal", k, r.V)
-	o.o.Journal.Append(w.vp, w.subject, stored, func(seq uint64, err error) { done <- outcome{seq, err} })
+	o.o.Journal.Append(p.vp, w.subject, stored, func(seq uint64, err error) { done <- outcome{seq, err} })
 	out := <-done
 	switch {
 	case errors.Is(out.err, journal.ErrUnknown):
-		out.seq, out.err = o.findOut(w)
+		out.seq, out.err = p.findOut(w)
 	case errors.Is(out.err, journal.ErrFenced):
-		out.err = o.fenced(w)
+		out.err = p.fenced()
 	}
 	if errors.Is(out.err, errUnsettled) {
 		l.loaded = false // whatever is stored is read before anything else is decided
-		return 0, out.err
+		ticket.Leave()
+		return Mark{}, out.err
 	}
 	if out.err != nil {
 		ticket.Drop()
-		return 0, out.err
+		return Mark{}, out.err
 	}
 	o.applied.Add(1)
 	o.trace("record stored", k, r.V)
-	ticket.Stored(out.seq, r)
-	return out.seq, nil
+	at := Mark{out.seq, w.hash}
+	ticket.Stored(at, r)
+	return at, nil
 }
 
 // pause waits for d; false when ctx ended first.
@@ -363,46 +369,71 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// stop stops a partition: nothing in it goes on until somebody has looked.
-func (o *Owner) stop(vp int, err error) {
-	o.o.Log.Error("a partition is stopped", "partition", vp, "error", err)
-	if !errors.Is(err, ErrStopped) {
-		err = fmt.Errorf("%w: %w", ErrStopped, err)
-	}
-	o.mu.Lock()
-	o.stopped[vp] = err
-	o.mu.Unlock()
-	o.o.Journal.Disown([]int{vp})
-}
-
-func (o *Owner) partitionError(k key) error { return o.stoppedBecause(events.Partition(k.agg, k.id)) }
-
 // load reads an aggregate's last record, unless it is there already.
-func (o *Owner) load(k key, l *lane) error {
+func (p *partition) load(k key, l *lane) error {
 	if l.loaded {
 		return nil
 	}
-	e, err := o.o.Journal.Last(o.ctx, events.LogSubject(k.agg, k.id))
-	if errors.Is(err, journal.ErrNotFound) && l.v == 0 {
+	e, err := p.o.o.Journal.Last(p.ctx, l.subject)
+	switch {
+	case errors.Is(err, journal.ErrNotFound) && l.v == 0:
 		l.loaded = true
 		return nil
+	case errors.Is(err, journal.ErrNotFound):
+		return p.broken(k, fmt.Errorf("there is no record, and version %d was read before", l.v))
+	case err != nil:
+		if why := p.refusing(); why != nil { // the reading was ended
+			return why
+		}
+		return fmt.Errorf("it cannot be read now: %w", err)
 	}
-	if err != nil && !errors.Is(err, journal.ErrNotFound) {
-		return err
-	}
-	var r *record.Record
-	var state any
+	r, state, err := decode(e.Data)
 	if err == nil {
-		r, state, err = decode(e.Data)
+		err = fits(r.Aggregate, r.ID, r.V, r.Prev, l.subject)
 	}
-	if err == nil && r.V < l.v {
-		err = fmt.Errorf("the last record has version %d, and %d was read before", r.V, l.v)
+	if err == nil {
+		err = l.follows(r, record.Hash(e.Data))
 	}
-	if err != nil { // unreadable, or lost
-		o.stop(events.Partition(k.agg, k.id), fmt.Errorf("%s %s: %w", k.agg, k.id, err))
-		return err
+	if err != nil {
+		return p.broken(k, err)
 	}
 	l.loaded, l.state, l.v, l.head = true, state, r.V, record.Hash(e.Data)
+	return nil
+}
+
+// broken stops the partition: an aggregate's record is unreadable, or not
+// what it was.
+func (p *partition) broken(k key, err error) error {
+	p.stop(fmt.Errorf("%s %s: %w", k.agg, k.id, err))
+	return p.refusing()
+}
+
+// follows compares the last record with what is remembered of the aggregate.
+// Nobody else writes here, so it is the remembered one, or the one record
+// after it whose outcome was unknown.
+func (l *lane) follows(r *record.Record, hash string) error {
+	switch {
+	case r.V < l.v:
+		return fmt.Errorf("the last record has version %d, and %d was read before", r.V, l.v)
+	case l.v > 0 && r.V == l.v && hash != l.head:
+		return fmt.Errorf("version %d is another record than it was", r.V)
+	case l.v > 0 && r.V == l.v+1 && r.Prev != l.head:
+		return fmt.Errorf("version %d does not follow the record that was version %d", r.V, l.v)
+	case l.v > 0 && r.V > l.v+1:
+		return fmt.Errorf("the last record has version %d, and nothing was stored after %d", r.V, l.v+1)
+	}
+	return nil
+}
+
+// fits compares a record with the subject on which it lies, and with the rule
+// that each names the one before it.
+func fits(agg, id string, v int64, prev, subject string) error {
+	if events.LogSubject(agg, id) != subject {
+		return fmt.Errorf("it is the record of %s %s", agg, id)
+	}
+	if v < 1 || (v == 1) != (prev == "") {
+		return fmt.Errorf("it has version %d and names the record %q as the one before it", v, prev)
+	}
 	return nil
 }
 

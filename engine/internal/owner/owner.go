@@ -1,4 +1,5 @@
-// Package owner runs aggregates: it is the only writer of its partitions.
+// Package owner runs aggregates: of the partitions that it holds it is the
+// only writer.
 //
 // A command goes to the lane of its aggregate. The lane loads the state, asks
 // the pure core what the command does to it, appends the record to the
@@ -9,19 +10,33 @@
 // After a record is stored, what it says is carried out: tasks and events go
 // to the relay, messages to other aggregates are sent until they are
 // answered, deadlines go into a heap whose firing is an ordinary command.
-// Nothing of that is kept anywhere but in the records: at a start all of it
-// is read back from them.
+// Nothing of that is kept anywhere but in the records: when a partition is
+// taken, all of it is read back from them.
+//
+// Partitions come and go. Take stores owner records, so that nothing of
+// whoever held the partitions before gets in any more, reads the last record
+// of each of their aggregates, compares them with the checkpoints, and only
+// then answers commands for them. Release finishes what waits and gives them
+// back. An engine that was taken over without knowing, because it stood still,
+// notices at its first write, or when it notices that it stood still: it
+// drops the partition, reports it (Options.Lost) and lives on. Nothing that it
+// still believed is left: a partition that is taken again begins anew. Who
+// holds which partition is decided elsewhere; here it is only made safe.
 //
 // An append whose outcome is unknown is never answered as refused: the
-// partition is owned anew, which keeps out what is still on its way, and the
-// aggregate is read again and compared. A record that does not fit what was
-// read before stops the partition.
+// partition is owned anew, unless another engine owns it by then, which keeps
+// out what is still on its way, and the aggregate is read again and compared.
+//
+// A partition whose record is not what it was, or cannot be read, is stopped:
+// a record that does not fit what was read before, a checkpoint ahead of the
+// records or with another hash, a hole in the versions, a form that this
+// version does not know. Its commands are answered with the reason; the
+// other partitions go on.
 package owner
 
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -42,15 +57,31 @@ type Catalogs interface {
 }
 
 // Relay carries out what records say. Begin is called before a record is
-// appended; the ticket is given back stored or dropped.
+// appended; the ticket is given back stored, dropped or left.
 type Relay interface {
-	Begin() Ticket
+	// Take begins with partitions: what was not carried out before is carried
+	// out. It tells which of them have to be stopped, and why.
+	Take(ctx context.Context, taken map[int]Taken) (bad map[int]error, err error)
+	// Release carries out what is left of partitions, until ctx ends, stores
+	// their checkpoints and forgets them.
+	Release(ctx context.Context, vps []int) error
+	// Drop forgets a partition that is another engine's.
+	Drop(vp int)
+	Begin(vp int) Ticket
+}
+
+// Taken is what the owner has found in a partition that it takes.
+type Taken struct {
+	Newest     Mark // its newest record
+	Checkpoint Checkpoint
 }
 
 // Ticket stands for a record that may be on its way into the journal.
 type Ticket interface {
-	Stored(seq uint64, r *record.Record)
+	Stored(at Mark, r *record.Record)
 	Drop()
+	// Leave says that it will never be known here whether it is stored.
+	Leave()
 }
 
 // Observer is told of every state as it is stored or read at the start. It
@@ -63,7 +94,8 @@ type Observer func(e Entry)
 type Entry struct {
 	Aggregate, ID string
 	V             int64
-	T             int64 // logical time of the record
+	Prev          string // hash of the record before it
+	T             int64  // logical time of the record
 	Seq           uint64
 	Summary       record.Summary
 	State         any
@@ -81,29 +113,34 @@ type Options struct {
 	Instance string                                      // name of this engine, in its records
 	Beat     time.Duration
 	BeatOut  time.Duration
-	Log      *slog.Logger
-	Wall     func() time.Time // time.Now when nil
+	// Send has a command carried out by whoever owns its partition; Do of
+	// this owner when nil.
+	Send func(ctx context.Context, agg, id string, in record.Input) events.Answer
+	// Lost is told of a partition that another engine has taken over. Stopped
+	// is told of one that was stopped. They must not block; both may be nil.
+	Lost, Stopped func(vp int, err error)
+	Log           *slog.Logger
+	Wall          func() time.Time // time.Now when nil
 }
 
-// Owner owns all partitions. Make it with New, Start it once.
+// Owner owns partitions. Make it with New; it owns none until Take.
 type Owner struct {
 	o     Options
 	clock *clock
-	due   *deadlines
-	beats *beats
 	ears  *ears
+	parts [events.Partitions]atomic.Pointer[partition] // those that are held
 
-	mu      sync.Mutex
-	lanes   map[key]*lane
-	sending map[string]bool     // ids of messages to other aggregates that are under way
-	settle  map[int]*sync.Mutex // by partition: one finds out at a time
-	stopped map[int]error       // partitions that were stopped, and why
-	closed  bool
-	work    sync.WaitGroup
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	applied atomic.Uint64
-	token   []byte
+	mu       sync.Mutex                    // guards changes of parts, and
+	changing [events.Partitions]*partition // those that are being taken or given back
+	before   [events.Partitions]*partition // the latest holding of each
+
+	closed   atomic.Bool
+	watching sync.Once
+	work     sync.WaitGroup
+	ctx      context.Context
+	cancel   context.CancelFunc
+	applied  atomic.Uint64
+	token    []byte
 }
 
 type key struct{ agg, id string }
@@ -116,9 +153,11 @@ func New(o Options) *Owner {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	ow := &Owner{o: o, lanes: map[key]*lane{}, sending: map[string]bool{}, stopped: map[int]error{}, settle: map[int]*sync.Mutex{},
-		due: newDeadlines(), beats: newBeats(), ears: newEars(), clock: newClock(o.Wall, o.Log)}
-	ow.ctx, ow.cancel = context.WithCancelCause(context.Background())
+	ow := &Owner{o: o, ears: newEars(), clock: newClock(o.Wall, o.Log)}
+	if ow.o.Send == nil {
+		ow.o.Send = ow.Do
+	}
+	ow.ctx, ow.cancel = context.WithCancel(context.Background())
 	// what stands in our owner records, so that we know them from those of an
 	// engine of the same name
 	ow.token = []byte(o.Instance + " " + rand.Text())
@@ -128,21 +167,16 @@ func New(o Options) *Owner {
 // Applied counts the records that this owner has stored.
 func (o *Owner) Applied() uint64 { return o.applied.Load() }
 
-// Fatal ends when the owner cannot go on, with the cause.
-func (o *Owner) Fatal() <-chan struct{} { return o.ctx.Done() }
-
-// Cause says why the owner stopped.
-func (o *Owner) Cause() error { return context.Cause(o.ctx) }
-
-// ErrStopped is the answer's cause for a partition that was stopped.
-var ErrStopped = errors.New("the partition is stopped")
-
 // Do gives an aggregate a command and answers when its record is stored, or
 // nothing is to be stored. A busy answer means: nothing was decided, repeat.
 func (o *Owner) Do(ctx context.Context, agg, id string, in record.Input) events.Answer {
+	p, err := o.of(agg, id)
+	if err != nil {
+		return refused(err)
+	}
 	reply := make(chan events.Answer, 1)
-	if !o.submit(key{agg, id}, &job{in: in, reply: func(a events.Answer) { reply <- a }}) {
-		return busy("the engine is stopping")
+	if err := p.submit(key{agg, id}, &job{in: in, reply: func(a events.Answer) { reply <- a }}); err != nil {
+		return refused(err)
 	}
 	select {
 	case a := <-reply:
@@ -157,17 +191,22 @@ func busy(reason string) events.Answer {
 }
 
 // State gives an aggregate as it is after its last stored record; nil when
-// there is none. The state must not be changed.
+// there is none. The state must not be changed. The error is ErrNotOwner when
+// the partition is not held, and ErrStopped when it is stopped.
 func (o *Owner) State(ctx context.Context, agg, id string) (state any, v int64, err error) {
 	type loaded struct {
 		state any
 		v     int64
 		err   error
 	}
+	p, err := o.of(agg, id)
+	if err != nil {
+		return nil, 0, err
+	}
 	reply := make(chan loaded, 1)
-	ok := o.submit(key{agg, id}, &job{look: func(s any, v int64, err error) { reply <- loaded{s, v, err} }})
-	if !ok {
-		return nil, 0, errors.New("the engine is stopping")
+	err = p.submit(key{agg, id}, &job{look: func(s any, v int64, err error) { reply <- loaded{s, v, err} }})
+	if err != nil {
+		return nil, 0, err
 	}
 	select {
 	case l := <-reply:
@@ -179,12 +218,16 @@ func (o *Owner) State(ctx context.Context, agg, id string) (state any, v int64, 
 
 // Heartbeat takes a worker's sign of life and tells it what to do.
 func (o *Owner) Heartbeat(ctx context.Context, hb events.HeartbeatRequest) events.Answer {
+	p, err := o.of(record.Run, hb.Run)
+	if err != nil {
+		return refused(err)
+	}
 	// The sign of life counts at once; what to answer may have to wait for the
 	// run's lane, and a worker is not lost because we are slow.
-	o.beats.seen(hb.Task, hb.Worker, hb.Progress)
+	p.beats.seen(hb.Task, hb.Worker, hb.Progress)
 	state, _, err := o.State(ctx, record.Run, hb.Run)
 	if err != nil {
-		return busy(err.Error())
+		return refused(err)
 	}
 	s, ok := state.(*run.State)
 	if !ok || s == nil {
@@ -193,8 +236,14 @@ func (o *Owner) Heartbeat(ctx context.Context, hb events.HeartbeatRequest) event
 	return events.Answer{Status: events.StatusApplied, Verdict: s.Verdict(hb.Task, hb.Worker)}
 }
 
-// Progress is the last line that a worker sent about a task.
-func (o *Owner) Progress(task string) string { return o.beats.progress(task) }
+// Progress is the last line that a worker sent about a task of a run.
+func (o *Owner) Progress(run, task string) string {
+	p, err := o.of(record.Run, run)
+	if err != nil {
+		return ""
+	}
+	return p.beats.progress(task)
+}
 
 // Now is logical time in milliseconds.
 func (o *Owner) Now() int64 { return o.clock.now() }
@@ -236,11 +285,21 @@ func (e *unknownWorkflow) Error() string {
 // Close stops taking commands and waits for those under way, until ctx ends.
 func (o *Owner) Close(ctx context.Context) {
 	o.mu.Lock()
-	o.closed = true
+	o.closed.Store(true)
 	o.mu.Unlock()
-	o.cancel(errors.New("the engine is stopping"))
+	for p := range o.held {
+		p.close(errClosing)
+	}
+	o.cancel()
 	done := make(chan struct{})
-	go func() { o.work.Wait(); close(done) }()
+	go func() {
+		defer close(done)
+		for p := range o.held {
+			<-p.idle
+			p.sends.Wait()
+		}
+		o.work.Wait()
+	}()
 	select {
 	case <-done:
 	case <-ctx.Done():

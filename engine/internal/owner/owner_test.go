@@ -77,11 +77,14 @@ type carried struct {
 	seen  chan struct{}
 }
 
-func (c *carried) Begin() owner.Ticket { return &slip{c} }
+func (c *carried) Take(context.Context, map[int]owner.Taken) (map[int]error, error) { return nil, nil }
+func (c *carried) Release(context.Context, []int) error                             { return nil }
+func (c *carried) Drop(int)                                                         {}
+func (c *carried) Begin(int) owner.Ticket                                           { return &slip{c} }
 
 type slip struct{ c *carried }
 
-func (s *slip) Stored(_ uint64, r *record.Record) {
+func (s *slip) Stored(_ owner.Mark, r *record.Record) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	s.c.tasks = append(s.c.tasks, r.Tasks...)
@@ -93,7 +96,8 @@ func (s *slip) Stored(_ uint64, r *record.Record) {
 	default:
 	}
 }
-func (s *slip) Drop() {}
+func (s *slip) Drop()  {}
+func (s *slip) Leave() {}
 
 // until waits for a condition, looked at after each stored record.
 func (c *carried) until(t *testing.T, what string, ok func() bool) {
@@ -306,19 +310,19 @@ func TestAFullStoreIsSaidAndNothingIsLostWhenThereIsRoomAgain(t *testing.T) {
 
 func TestAfterATakeoverTheOldOwnerWritesNothingAndTheNewOneGoesOn(t *testing.T) {
 	m := journal.NewMemory(nil)
-	old := start(t, m, "e1")
+	lost := make(chan int, events.Partitions)
+	old := startWith(t, owner.Options{Journal: m.Open(), Catalogs: catalogs{compile(t, definitions)}, Instance: "e1",
+		Beat: time.Second, BeatOut: time.Minute, Lost: func(vp int, _ error) { lost <- vp }})
 	old.begin(t, "r1", "job")
 	task := old.task(t, "r1", 1)
 	old.take(t, task, "w1")
 
 	next := start(t, m, "e2")
-	if a := old.finish(t, task, "w1"); a.Status != events.StatusBusy {
+	if a := old.finish(t, task, "w1"); a.Status != events.StatusBusy || a.Code != events.CodeNotOwner {
 		t.Fatalf("the old owner answers %+v", a)
 	}
-	select {
-	case <-old.Fatal():
-	case <-time.After(10 * time.Second):
-		t.Error("the old owner goes on")
+	if vp := <-lost; vp != events.Partition(record.Run, "r1") || old.Owns(vp) {
+		t.Errorf("the old owner reports partition %d as lost, and holds it: %v", vp, old.Owns(vp))
 	}
 	if a := next.finish(t, task, "w1"); a.Status != events.StatusApplied {
 		t.Fatalf("the new owner: %+v", a)

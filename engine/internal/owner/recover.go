@@ -1,7 +1,6 @@
 package owner
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
@@ -22,7 +21,7 @@ func EntryOf(stored journal.Entry) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	e := Entry{Aggregate: h.Aggregate, ID: h.ID, V: h.V, T: h.T, Seq: stored.Seq, Summary: h.Summary}
+	e := Entry{Aggregate: h.Aggregate, ID: h.ID, V: h.V, Prev: h.Prev, T: h.T, Seq: stored.Seq, Summary: h.Summary}
 	if !h.Busy && !h.Old && slices.Contains(known, h.Aggregate) {
 		return e, nil
 	}
@@ -35,22 +34,39 @@ func EntryOf(stored journal.Entry) (Entry, error) {
 	return e, nil
 }
 
-// recovered takes up an aggregate as its last record tells of it. Its
-// messages are not sent yet.
-func (o *Owner) recovered(e Entry) {
+// recover takes up an aggregate as its last record tells of it. Its messages
+// are not sent yet. The error says why the partition cannot go on.
+func (t *taking) recover(p *partition, stored journal.Entry) error {
+	e, err := EntryOf(stored)
+	if err != nil {
+		return err
+	}
+	if err := fits(e.Aggregate, e.ID, e.V, e.Prev, stored.Subject); err != nil {
+		return err
+	}
+	o, k := t.o, key{e.Aggregate, e.ID}
 	o.clock.atLeast(e.T)
 	if o.o.Observe != nil {
 		o.o.Observe(e)
 	}
-	o.watch(key{e.Aggregate, e.ID}, e.Summary, e.State)
+	p.watch(k, e.Summary, e.State)
 	if s, ok := e.State.(*run.State); ok && o.o.Queued != nil {
 		for _, q := range s.Queued() {
 			o.o.Queued(q[0], q[1])
 		}
 	}
+	t.unanswered(p.vp, k, e.State)
+	return nil
 }
 
-// unreadable is why a partition is stopped at a start.
-func unreadable(e journal.Entry, err error) error {
-	return fmt.Errorf("%s, sequence %d: %w", e.Subject, e.Seq, err)
+// unanswered notes the messages of an aggregate that wait for an answer.
+func (t *taking) unanswered(vp int, k key, state any) {
+	delete(t.outbox[vp], k)
+	if len(outboxOf(state)) == 0 {
+		return
+	}
+	if t.outbox[vp] == nil {
+		t.outbox[vp] = map[key]any{}
+	}
+	t.outbox[vp][k] = state
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
@@ -14,115 +13,106 @@ import (
 
 // write is a record whose publish did not simply succeed.
 type write struct {
-	vp      int
 	subject string
 	stored  []byte
+	hash    string
 	fence   uint64 // under which it was appended
 	v       int64  // version of the aggregate before it
 	head    string // hash of the record before it
 }
 
-// errUnsettled says that the owner stopped before it could find out.
+// errUnsettled says that the holding ended before it could find out.
 var errUnsettled = errors.New("the outcome is unknown")
-
-// settling is the lock under which a partition is owned anew: two at a time
-// would each invalidate what the other has found.
-func (o *Owner) settling(vp int) *sync.Mutex {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.settle[vp] == nil {
-		o.settle[vp] = &sync.Mutex{}
-	}
-	return o.settle[vp]
-}
 
 // findOut settles a record whose outcome is unknown: own the partition anew,
 // so that nothing of before can still get in, and read what is there.
-func (o *Owner) findOut(w *write) (uint64, error) {
-	lock := o.settling(w.vp)
-	lock.Lock()
-	defer lock.Unlock()
+func (p *partition) findOut(w *write) (uint64, error) {
+	p.settle.Lock()
+	defer p.settle.Unlock()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		seq, err := o.look(w)
-		if err == nil || errors.Is(err, errAgain) || errors.Is(err, ErrStopped) || errors.Is(err, errTaken) {
-			return seq, err
+		if why := p.refusing(); why != nil {
+			return 0, fmt.Errorf("%w: %w", errUnsettled, why)
 		}
-		o.o.Log.Warn("it is not known yet whether a record was stored", "subject", w.subject, "error", err)
-		if !pause(o.ctx, wait) {
+		seq, err := p.look(w)
+		switch {
+		case err == nil, errors.Is(err, errAgain):
+			return seq, err
+		case errors.Is(err, ErrStopped):
+			return 0, fmt.Errorf("%w: %w", errUnsettled, err)
+		case errors.Is(err, errTaken):
+			p.o.lost(p, err)
+			return 0, fmt.Errorf("%w: %w", errUnsettled, err)
+		}
+		p.o.o.Log.Warn("it is not known yet whether a record was stored", "subject", w.subject, "error", err)
+		if !pause(p.ctx, wait) {
 			return 0, fmt.Errorf("%w: %w", errUnsettled, err)
 		}
 	}
 }
 
-// look makes one try to find out. The caller holds the partition's lock.
-func (o *Owner) look(w *write) (uint64, error) {
-	if err := o.stoppedBecause(w.vp); err != nil {
-		return 0, err
-	}
-	if fence, owned := o.o.Journal.Fence(w.vp); !owned || fence == w.fence {
-		if err := o.ownAgain(w.vp); err != nil {
+// look makes one try to find out. The caller holds settle.
+func (p *partition) look(w *write) (uint64, error) {
+	if fence, owned := p.o.o.Journal.Fence(p.vp); !owned || fence == w.fence {
+		if err := p.renew(); err != nil {
 			return 0, err
 		}
 	}
-	e, err := o.o.Journal.Last(o.ctx, w.subject)
+	e, err := p.o.o.Journal.Last(p.ctx, w.subject)
 	switch {
-	case err == nil && record.Hash(e.Data) == record.Hash(w.stored):
+	case err == nil && record.Hash(e.Data) == w.hash:
 		return e.Seq, nil
 	case errors.Is(err, journal.ErrNotFound) && w.v == 0, err == nil && record.Hash(e.Data) == w.head:
 		return 0, errAgain
 	case err != nil && !errors.Is(err, journal.ErrNotFound):
 		return 0, err
 	}
-	stop := fmt.Errorf("%w: %s: its last record is not the one that was acknowledged last; the store has lost or changed something", ErrStopped, w.subject)
-	o.stop(w.vp, stop)
-	return 0, stop
+	p.stop(fmt.Errorf("%s: its last record is not the one that was acknowledged last; the store has lost or changed something", w.subject))
+	return 0, p.refusing()
 }
 
-// ownAgain stores a new owner record, unless the one that stands is another
+// renew stores a new owner record, unless the one that stands is another
 // engine's: who was taken over does not take back.
-func (o *Owner) ownAgain(vp int) error {
-	if err := o.stillOurs(vp); err != nil {
-		return err
-	}
-	return o.o.Journal.Own(o.ctx, []int{vp}, o.token)
-}
-
-// stillOurs reads the owner record that stands.
-func (o *Owner) stillOurs(vp int) error {
-	e, err := o.o.Journal.Last(o.ctx, events.OwnSubject(vp))
+func (p *partition) renew() error {
+	seq, err := p.standing()
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(e.Data, o.token) {
-		return errTaken
+	return p.o.o.Journal.Renew(p.ctx, p.vp, seq, p.o.token)
+}
+
+// standing gives the sequence of the owner record that stands, if it is ours.
+func (p *partition) standing() (uint64, error) {
+	e, err := p.o.o.Journal.Last(p.ctx, events.OwnSubject(p.vp))
+	if errors.Is(err, journal.ErrNotFound) {
+		p.stop(errors.New("its owner record is gone; the store has lost something"))
+		return 0, p.refusing()
 	}
-	return nil
+	if err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(e.Data, p.o.token) {
+		return 0, fmt.Errorf("partition %d: %w", p.vp, errTaken)
+	}
+	return e.Seq, nil
 }
 
 // fenced settles a record that was refused by the fence, so that nothing of it
 // is stored: the partition may have been owned anew by ourselves meanwhile, may
-// be stopped, or may be another engine's now.
-func (o *Owner) fenced(w *write) error {
-	lock := o.settling(w.vp)
-	lock.Lock()
-	defer lock.Unlock()
-	if err := o.stoppedBecause(w.vp); err != nil {
-		return err
+// be stopped or given up, or may be another engine's now.
+func (p *partition) fenced() error {
+	p.settle.Lock()
+	defer p.settle.Unlock()
+	if why := p.refusing(); why != nil {
+		return why
 	}
-	err := o.stillOurs(w.vp)
+	_, err := p.standing()
 	if err == nil {
-		if _, owned := o.o.Journal.Fence(w.vp); !owned {
-			err = o.o.Journal.Own(o.ctx, []int{w.vp}, o.token)
+		if _, owned := p.o.o.Journal.Fence(p.vp); !owned {
+			err = p.renew()
 		}
 	}
 	if err == nil {
 		return errAgain
 	}
 	return err
-}
-
-func (o *Owner) stoppedBecause(vp int) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.stopped[vp]
 }

@@ -2,26 +2,30 @@
 // workers' account, signed by the engine, events to the subscribers'.
 //
 // It works from memory, right after a record is stored. How far it has come
-// is a checkpoint for each partition; after a start the records behind the
-// checkpoint are carried out again. So everything is published at least once:
-// a repeated task has the same id and is granted once, a repeated event has
-// the same id and is the same event.
+// is a checkpoint for each partition; when a partition is taken, the records
+// behind its checkpoint are carried out again. So everything is published at
+// least once: a repeated task has the same id and is granted once, a repeated
+// event has the same id and is the same event.
 //
 // A checkpoint never passes a record that may be stored and is not carried
 // out. For that, every record takes a ticket before it is appended: the
 // checkpoint stays below whatever an outstanding ticket may turn out to be.
+// The checkpoint also names the newest record that is known as stored, with
+// its hash: when that is not there any more, or is another one, records were
+// lost, and the partition must not go on.
 package relay
 
 import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"iter"
 	"log/slog"
-	"maps"
 	"runtime"
-	"strings"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
@@ -39,9 +43,6 @@ type Options struct {
 	// Pool is called once for each pool and kind before its first task, so
 	// that the consumer of its workers is there.
 	Pool func(ctx context.Context, pool, kind string) error
-	// Stop is told of a partition whose checkpoint stands ahead of its
-	// records, or whose records cannot be read.
-	Stop func(vp int, err error)
 	Log  *slog.Logger
 }
 
@@ -49,45 +50,47 @@ type Options struct {
 type Relay struct {
 	o     Options
 	queue chan *ticket
+	parts [events.Partitions]atomic.Pointer[part] // those that are taken
 
-	mu      sync.Mutex
-	oldest  *ticket // list of tickets that are not done, by age
-	newest  *ticket
-	highest uint64
-	seen    map[int]uint64 // highest sequence by partition since its last checkpoint
-	stored  map[int]uint64 // sequence of each partition's stored checkpoint; it only grows
-	pools   map[[2]string]bool
+	mu    sync.Mutex
+	pools map[[2]string]bool
 
-	ctx    context.Context
-	cancel context.CancelFunc
-	work   sync.WaitGroup
+	storing sync.Mutex // one stores checkpoints at a time, so that none goes back
+	once    sync.Once
+	ctx     context.Context
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
 }
 
-// Checkpoint is what is stored for a partition.
-type Checkpoint struct {
-	Seq uint64 `json:"seq"` // everything of the partition up to here has been carried out
-}
-
-// New makes a relay; Start begins its work.
+// New makes a relay; it begins its work with the first Take.
 func New(o Options) *Relay {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Stop == nil {
-		o.Stop = func(vp int, err error) {
-			o.Log.Error("a partition cannot be carried out", "partition", vp, "error", err)
-		}
-	}
-	r := &Relay{o: o, queue: make(chan *ticket, 4096), seen: map[int]uint64{}, stored: map[int]uint64{}, pools: map[[2]string]bool{}}
+	r := &Relay{o: o, queue: make(chan *ticket, 4096), pools: map[[2]string]bool{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
 
+// part is a partition for as long as it is taken.
+type part struct {
+	relay *Relay
+	vp    int
+	gone  atomic.Bool // another engine carries it out now
+
+	mu             sync.Mutex
+	oldest, newest *ticket          // tickets that are not done, by age
+	stored         owner.Mark       // newest record that is known as stored
+	ckpt           owner.Checkpoint // as it is stored; its numbers only grow
+	left           bool             // a ticket was left: the position stays
+	limit          uint64           // at or below this
+	empty          chan struct{}    // closed when no ticket is left, where somebody waits for that
+}
+
 // ticket is a record that may be on its way.
 type ticket struct {
-	relay      *Relay
+	part       *part
 	floor      uint64 // no sequence that it may get is at or below
-	seq        uint64
 	r          *record.Record
 	left       int // messages that are not published yet
 	done       bool
@@ -95,46 +98,68 @@ type ticket struct {
 }
 
 // Begin implements owner.Relay.
-func (r *Relay) Begin() owner.Ticket {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.begin(r.highest)
+func (r *Relay) Begin(vp int) owner.Ticket {
+	p := r.parts[vp].Load()
+	if p == nil { // it was lost meanwhile: what is appended will be refused
+		p = &part{relay: r, vp: vp}
+		p.gone.Store(true)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.begin(p.stored.Seq)
 }
 
-func (r *Relay) begin(floor uint64) *ticket {
-	t := &ticket{relay: r, floor: floor}
-	t.prev = r.newest
-	if r.newest != nil {
-		r.newest.next = t
+func (p *part) begin(floor uint64) *ticket {
+	t := &ticket{part: p, floor: floor, prev: p.newest}
+	if p.newest != nil {
+		p.newest.next = t
 	} else {
-		r.oldest = t
+		p.oldest = t
 	}
-	r.newest = t
+	p.newest = t
 	return t
 }
 
 // Stored implements owner.Ticket: the record is carried out.
-func (t *ticket) Stored(seq uint64, rec *record.Record) {
-	t.relay.mu.Lock()
-	t.seq, t.r = seq, rec
-	t.relay.highest = max(t.relay.highest, seq)
-	vp := events.Partition(rec.Aggregate, rec.ID)
-	t.relay.seen[vp] = max(t.relay.seen[vp], seq)
-	t.relay.mu.Unlock()
-	if len(rec.Tasks)+len(rec.Events) == 0 {
-		t.relay.finish(t)
-		return
+func (t *ticket) Stored(at owner.Mark, rec *record.Record) {
+	p := t.part
+	nothing := len(rec.Tasks)+len(rec.Events) == 0
+	p.mu.Lock()
+	t.r = rec
+	if at.Seq > p.stored.Seq {
+		p.stored = at
 	}
-	t.relay.queue <- t
+	if nothing {
+		p.finish(t)
+	}
+	p.mu.Unlock()
+	if !nothing {
+		p.relay.queue <- t
+	}
 }
 
 // Drop implements owner.Ticket: nothing was stored.
-func (t *ticket) Drop() { t.relay.finish(t) }
+func (t *ticket) Drop() {
+	t.part.mu.Lock()
+	defer t.part.mu.Unlock()
+	t.part.finish(t)
+}
+
+// Leave implements owner.Ticket: whoever takes the partition next finds out.
+// The checkpoint does not pass it, and nobody waits for it.
+func (t *ticket) Leave() {
+	p := t.part
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.left {
+		p.left, p.limit = true, t.floor
+	}
+	p.limit = min(p.limit, t.floor)
+	p.finish(t)
+}
 
 // finish takes a ticket off the list.
-func (r *Relay) finish(t *ticket) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (p *part) finish(t *ticket) {
 	if t.done {
 		return
 	}
@@ -142,92 +167,88 @@ func (r *Relay) finish(t *ticket) {
 	if t.prev != nil {
 		t.prev.next = t.next
 	} else {
-		r.oldest = t.next
+		p.oldest = t.next
 	}
 	if t.next != nil {
 		t.next.prev = t.prev
 	} else {
-		r.newest = t.prev
+		p.newest = t.prev
+	}
+	if p.oldest == nil && p.empty != nil {
+		close(p.empty)
+		p.empty = nil
 	}
 }
 
 // position is the sequence up to which everything has been carried out.
-func (r *Relay) position() uint64 {
-	pos := r.highest
-	for t := r.oldest; t != nil; t = t.next {
+func (p *part) position() uint64 {
+	pos := p.stored.Seq
+	if p.left {
+		pos = min(pos, p.limit)
+	}
+	for t := p.oldest; t != nil; t = t.next {
 		pos = min(pos, t.floor)
 	}
 	return pos
 }
 
-// Start reads what was not carried out before, and begins. last gives the
-// sequence of the last record of each partition, as far as any. A partition
-// whose checkpoint is ahead of its records has lost some: it is stopped, and
-// the others go on.
-func (r *Relay) Start(ctx context.Context, last map[int]uint64) error {
-	// New records are stored meanwhile: no checkpoint may pass those of before
-	// that have not been read yet.
-	r.mu.Lock()
-	reading := r.begin(0)
-	r.mu.Unlock()
-	defer r.finish(reading)
-	r.work.Go(r.loop)
-	r.work.Go(r.checkpoints)
-	at, err := r.load(ctx)
-	if err != nil {
-		return err
-	}
-	from := uint64(0)
-	for vp := range events.Partitions {
-		switch {
-		case last[vp] < at[vp]:
-			r.o.Stop(vp, fmt.Errorf("its checkpoint stands at %d, its last record at %d: the tail of the record was lost", at[vp], last[vp]))
-		case last[vp] > at[vp] && (from == 0 || at[vp]+1 < from):
-			from = at[vp] + 1
-		}
-	}
-	if from == 0 {
+// drained waits until no ticket is left, or ctx ends.
+func (p *part) drained(ctx context.Context) error {
+	p.mu.Lock()
+	if p.oldest == nil {
+		p.mu.Unlock()
 		return nil
 	}
-	return r.o.Journal.From(ctx, from, func(e journal.Entry) error {
-		if !strings.HasPrefix(e.Subject, "penstock.log.") {
-			return nil // an owner record
-		}
-		var vp int
-		if _, err := fmt.Sscanf(e.Subject, "penstock.log.%d.", &vp); err != nil || e.Seq <= at[vp] {
-			return nil
-		}
-		rec, err := record.Decode(e.Data)
-		if err != nil {
-			r.o.Stop(vp, fmt.Errorf("%s, sequence %d: %w", e.Subject, e.Seq, err))
-			return nil
-		}
-		r.mu.Lock()
-		t := r.begin(e.Seq - 1)
-		r.mu.Unlock()
-		t.Stored(e.Seq, rec)
+	if p.empty == nil {
+		p.empty = make(chan struct{})
+	}
+	empty := p.empty
+	p.mu.Unlock()
+	select {
+	case <-empty:
 		return nil
-	})
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
-// load reads the checkpoints.
-func (r *Relay) load(ctx context.Context) (map[int]uint64, error) {
-	stored, err := r.o.Journal.LoadCheckpoints(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read the checkpoints: %w", err)
+// Drop implements owner.Relay.
+func (r *Relay) Drop(vp int) {
+	if p := r.parts[vp].Swap(nil); p != nil {
+		p.gone.Store(true)
 	}
-	at := map[int]uint64{}
-	for vp, p := range stored {
-		var c Checkpoint
-		if err := json.Unmarshal(p, &c); err != nil {
-			return nil, fmt.Errorf("checkpoint of partition %d: %w", vp, err)
+}
+
+// Release implements owner.Relay.
+func (r *Relay) Release(ctx context.Context, vps []int) error {
+	var parts []*part
+	for _, vp := range vps {
+		if p := r.parts[vp].Load(); p != nil {
+			parts = append(parts, p)
 		}
-		at[vp] = c.Seq
 	}
-	r.mu.Lock()
-	r.stored = maps.Clone(at)
-	r.mu.Unlock()
-	return at, nil
+	err := r.settle(ctx, parts)
+	for _, p := range parts {
+		if r.parts[p.vp].CompareAndSwap(p, nil) {
+			p.gone.Store(true)
+		}
+	}
+	return err
+}
+
+// settle carries out what is left of partitions, and stores their checkpoints.
+func (r *Relay) settle(ctx context.Context, parts []*part) (err error) {
+	for _, p := range parts {
+		if err = p.drained(ctx); err != nil {
+			break // what is left is carried out by whoever takes them next
+		}
+	}
+	if err != nil { // how far they have come is noted all the same
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		ctx = last
+	}
+	return errors.Join(err, r.checkpoint(ctx, slices.Values(parts)))
 }
 
 // maxGroup is how many records are carried out at once.
@@ -266,8 +287,10 @@ func (r *Relay) publish(group []*ticket) {
 	var taskOf, outOf []*ticket
 	var bodies [][]byte
 	for _, t := range group {
+		if t.part.gone.Load() { // whoever has the partition now carries it out
+			continue
+		}
 		t.left = len(t.r.Tasks) + len(t.r.Events)
-		vp := events.Partition(t.r.Aggregate, t.r.ID)
 		for _, task := range t.r.Tasks {
 			r.ensurePool(task.Pool, task.Kind)
 			body, err := task.AppendJSON(make([]byte, 0, 512))
@@ -277,7 +300,7 @@ func (r *Relay) publish(group []*ticket) {
 				continue
 			}
 			bodies = append(bodies, body)
-			tasks = append(tasks, journal.Message{Subject: events.TaskSubject(task.Pool, task.Kind, vp), Data: body})
+			tasks = append(tasks, journal.Message{Subject: events.TaskSubject(task.Pool, task.Kind, t.part.vp), Data: body})
 			taskOf = append(taskOf, t)
 		}
 		for i, ev := range t.r.Events {
@@ -308,7 +331,7 @@ func (r *Relay) send(p journal.Publisher, msgs []journal.Message, of []*ticket) 
 				r.published(t)
 				return
 			}
-			if r.ctx.Err() != nil {
+			if r.ctx.Err() != nil || t.part.gone.Load() {
 				return
 			}
 			r.o.Log.Warn("a message is published again", "subject", m.Subject, "error", err)
@@ -322,14 +345,13 @@ func (r *Relay) send(p journal.Publisher, msgs []journal.Message, of []*ticket) 
 }
 
 func (r *Relay) published(t *ticket) {
-	r.mu.Lock()
-	t.left--
-	over := t.left == 0
-	r.mu.Unlock()
-	if over {
-		r.o.Log.LogAttrs(r.ctx, slog.LevelDebug, "record relayed", slog.String("aggregate", t.r.Aggregate), slog.String("id", t.r.ID), slog.Int64("record", t.r.V))
-		r.finish(t)
+	t.part.mu.Lock()
+	defer t.part.mu.Unlock()
+	if t.left--; t.left > 0 {
+		return
 	}
+	r.o.Log.LogAttrs(r.ctx, slog.LevelDebug, "record relayed", slog.String("aggregate", t.r.Aggregate), slog.String("id", t.r.ID), slog.Int64("record", t.r.V))
+	t.part.finish(t)
 }
 
 func (r *Relay) ensurePool(pool, kind string) {
@@ -395,6 +417,15 @@ func (r *Relay) Emit(e events.Event, env, workflow string) error {
 	return nil
 }
 
+// taken gives the partitions that are taken.
+func (r *Relay) taken(yield func(*part) bool) {
+	for vp := range r.parts {
+		if p := r.parts[vp].Load(); p != nil && !yield(p) {
+			return
+		}
+	}
+}
+
 // checkpoints stores how far the relay has come, every second.
 func (r *Relay) checkpoints() {
 	tick := time.NewTicker(time.Second)
@@ -405,58 +436,55 @@ func (r *Relay) checkpoints() {
 		case <-r.ctx.Done():
 			return
 		}
-		r.checkpoint(r.ctx)
+		if err := r.checkpoint(r.ctx, r.taken); err != nil && r.ctx.Err() == nil {
+			r.o.Log.Warn("checkpoints were not stored", "error", err)
+		}
 	}
 }
 
-// checkpoint stores the position for the partitions that have moved.
-func (r *Relay) checkpoint(ctx context.Context) {
-	r.mu.Lock()
-	pos := r.position()
+// checkpoint stores the checkpoints of those partitions that have moved.
+func (r *Relay) checkpoint(ctx context.Context, parts iter.Seq[*part]) error {
+	r.storing.Lock()
+	defer r.storing.Unlock()
 	data := map[int][]byte{}
-	moved := map[int]uint64{}
-	for vp, seq := range r.seen {
-		if seq <= pos && seq <= r.stored[vp] {
-			delete(r.seen, vp)
-		}
-		if to := min(seq, pos); to > r.stored[vp] {
-			data[vp], _ = json.Marshal(Checkpoint{Seq: to}) // a number always encodes
-			moved[vp] = to
+	moved := map[*part]owner.Checkpoint{}
+	for p := range parts {
+		if c, ok := p.moved(); ok {
+			data[p.vp], _ = json.Marshal(c) // numbers and a hash always encode
+			moved[p] = c
 		}
 	}
-	r.mu.Unlock()
 	if len(data) == 0 {
-		return
+		return nil
 	}
 	if err := r.o.Journal.Checkpoint(ctx, data); err != nil {
-		r.o.Log.Warn("checkpoints were not stored", "error", err)
-		return
+		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for vp, seq := range moved {
-		r.stored[vp] = seq
-		if r.seen[vp] == seq {
-			delete(r.seen, vp)
-		}
+	for p, c := range moved {
+		p.mu.Lock()
+		p.ckpt = c
+		p.mu.Unlock()
 	}
+	return nil
 }
 
-// Close stores a last checkpoint and ends the relay.
-func (r *Relay) Close(ctx context.Context) {
-	for {
-		r.mu.Lock()
-		idle := r.oldest == nil
-		r.mu.Unlock()
-		if idle || ctx.Err() != nil {
-			break
-		}
-		select {
-		case <-time.After(5 * time.Millisecond):
-		case <-ctx.Done():
-		}
+// moved gives the checkpoint as it should be, and whether it is not.
+func (p *part) moved() (owner.Checkpoint, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.ckpt
+	c.Seq = max(c.Seq, p.position())
+	if p.stored.Seq >= c.Last {
+		c.Last, c.Hash = p.stored.Seq, p.stored.Hash
 	}
-	r.checkpoint(ctx)
+	return c, c.Seq != p.ckpt.Seq || c.Last != p.ckpt.Last || c.Hash != p.ckpt.Hash
+}
+
+// Close stores last checkpoints and ends the relay.
+func (r *Relay) Close(ctx context.Context) {
+	if err := r.settle(ctx, slices.Collect(r.taken)); err != nil {
+		r.o.Log.Warn("what was not carried out is carried out after the next start", "error", err)
+	}
 	r.cancel()
 	r.work.Wait()
 	r.o.Tasks.Close(ctx)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/owner"
 	"github.com/penstock-cd/penstock/engine/internal/relay"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
@@ -40,11 +41,40 @@ func newRig(t *testing.T, m *journal.Memory) *rig {
 	return r
 }
 
-func (r *rig) start(last map[int]uint64) {
+// start takes all partitions, as the owner does; it gives those that have to
+// be stopped.
+func (r *rig) start() map[int]error {
 	r.t.Helper()
-	if err := r.Start(r.t.Context(), last); err != nil {
+	taken := map[int]owner.Taken{}
+	for vp := range events.Partitions {
+		taken[vp] = owner.Taken{}
+	}
+	stored, err := r.j.LoadCheckpoints(r.t.Context())
+	if err != nil {
 		r.t.Fatal(err)
 	}
+	err = r.j.From(r.t.Context(), 0, func(e journal.Entry) error {
+		var vp int
+		if _, err := fmt.Sscanf(e.Subject, "penstock.log.%d.", &vp); err == nil {
+			taken[vp] = owner.Taken{Newest: owner.Mark{Seq: e.Seq, Hash: record.Hash(e.Data)}}
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for vp, p := range stored {
+		x := taken[vp]
+		if err := json.Unmarshal(p, &x.Checkpoint); err != nil {
+			r.t.Fatal(err)
+		}
+		taken[vp] = x
+	}
+	bad, err := r.Take(r.t.Context(), taken)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return bad
 }
 
 func aRecord(id string, v int64) *record.Record {
@@ -56,7 +86,7 @@ func aRecord(id string, v int64) *record.Record {
 // store appends a record and hands it to the relay unless crash is set.
 func (r *rig) store(rec *record.Record, crash bool) uint64 {
 	r.t.Helper()
-	ticket := r.Begin()
+	ticket := r.Begin(events.Partition(rec.Aggregate, rec.ID))
 	p, err := rec.Encode()
 	if err != nil {
 		r.t.Fatal(err)
@@ -70,7 +100,7 @@ func (r *rig) store(rec *record.Record, crash bool) uint64 {
 	})
 	s := <-seq
 	if !crash {
-		ticket.Stored(s, rec)
+		ticket.Stored(owner.Mark{Seq: s, Hash: record.Hash(p)}, rec)
 	}
 	return s
 }
@@ -94,7 +124,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestTasksAreSignedAndEventsHaveIDsThatARepeatKeeps(t *testing.T) {
 	m := journal.NewMemory(nil)
 	r := newRig(t, m)
-	r.start(nil)
+	r.start()
 	for i := range 5 {
 		r.store(aRecord(fmt.Sprintf("r%d", i), 1), false)
 	}
@@ -126,17 +156,15 @@ func TestTasksAreSignedAndEventsHaveIDsThatARepeatKeeps(t *testing.T) {
 func TestWhatWasStoredButNotCarriedOutIsCarriedOutAfterARestart(t *testing.T) {
 	m := journal.NewMemory(nil)
 	r := newRig(t, m)
-	r.start(nil)
-	last := map[int]uint64{}
-	note := func(id string, seq uint64) { last[events.Partition(record.Run, id)] = seq }
-	note("a", r.store(aRecord("a", 1), false))
-	note("b", r.store(aRecord("b", 1), true)) // the engine dies between the record and the relay
-	note("c", r.store(aRecord("c", 1), false))
+	r.start()
+	r.store(aRecord("a", 1), false)
+	r.store(aRecord("b", 1), true) // the engine dies between the record and the relay
+	r.store(aRecord("c", 1), false)
 	eventually(t, "a and c are published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) == 2 })
 	r.close() // stores a checkpoint, which must stay below b
 
 	again := newRig(t, m)
-	again.start(last)
+	again.start()
 	eventually(t, "b is published", func() bool {
 		tasks, _ := m.Published(events.StreamTasks)
 		for _, task := range tasks {
@@ -168,12 +196,12 @@ func TestWhatWasStoredButNotCarriedOutIsCarriedOutAfterARestart(t *testing.T) {
 func TestNothingIsCarriedOutAgainAfterACleanStop(t *testing.T) {
 	m := journal.NewMemory(nil)
 	r := newRig(t, m)
-	r.start(nil)
-	seq := r.store(aRecord("a", 1), false)
+	r.start()
+	r.store(aRecord("a", 1), false)
 	eventually(t, "a is published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) == 1 })
 	r.close()
 	again := newRig(t, m)
-	again.start(map[int]uint64{events.Partition(record.Run, "a"): seq})
+	again.start()
 	again.store(aRecord("z", 1), false)
 	eventually(t, "z is published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) >= 2 })
 	if out, _ := m.Published(events.StreamOut); len(out) != 2 {
@@ -192,7 +220,7 @@ func TestAMessageThatIsNotTakenIsPublishedAgain(t *testing.T) {
 		return journal.FaultNone
 	})
 	r := newRig(t, m)
-	r.start(nil)
+	r.start()
 	r.store(aRecord("a", 1), false)
 	eventually(t, "the task is published", func() bool { tasks, _ := m.Published(events.StreamTasks); return len(tasks) == 1 })
 	if _, headers := m.Published(events.StreamTasks); len(headers[0][events.HeaderSignature]) != 1 {
@@ -201,31 +229,29 @@ func TestAMessageThatIsNotTakenIsPublishedAgain(t *testing.T) {
 	r.close()
 }
 
-func TestALostTailOfTheRecordStopsItsPartitionOnly(t *testing.T) {
+func TestTheCheckpointStaysBelowWhatNobodyKnows(t *testing.T) {
 	m := journal.NewMemory(nil)
 	r := newRig(t, m)
-	r.start(nil)
+	r.start()
 	first := r.store(aRecord("a", 1), false)
-	r.store(aRecord("a", 2), false)
-	r.store(aRecord("gone", 1), false)
-	seq := r.store(aRecord("b", 1), false)
-	eventually(t, "all are published", func() bool { out, _ := m.Published(events.StreamOut); return len(out) == 4 })
+	vp := events.Partition(record.Run, "a")
+	r.Begin(vp).Leave()
+	second := r.store(aRecord("a", 2), false)
+	if err := r.Release(t.Context(), []int{vp}); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := r.j.LoadCheckpoints(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c owner.Checkpoint
+	if err := json.Unmarshal(stored[vp], &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.Seq != first || c.Last != second || c.Hash == "" {
+		t.Errorf("checkpoint %+v, want it at %d and the newest record at %d", c, first, second)
+	}
 	r.close()
-	stopped := map[int]string{}
-	again := newRig(t, m)
-	again.Relay = relay.New(relay.Options{Journal: again.j, Tasks: m.Publisher(events.StreamTasks), Out: m.Publisher(events.StreamOut),
-		Key: private, Stop: func(vp int, err error) { stopped[vp] = err.Error() }})
-	// of a the last record is gone, of gone every one
-	again.start(map[int]uint64{events.Partition(record.Run, "a"): first, events.Partition(record.Run, "b"): seq})
-	for _, id := range []string{"a", "gone"} {
-		if why := stopped[events.Partition(record.Run, id)]; !strings.Contains(why, "the tail of the record was lost") {
-			t.Errorf("%s: %q", id, why)
-		}
-	}
-	if len(stopped) != 2 {
-		t.Errorf("stopped: %v", stopped)
-	}
-	again.close()
 }
 
 func TestARelayThatNeverStartedIsClosedWithoutHarm(t *testing.T) {
@@ -246,7 +272,7 @@ func TestAConsumerThatCouldNotBeMadeIsMadeLater(t *testing.T) {
 			made <- pool + "/" + kind
 			return nil
 		}})
-	r.start(nil)
+	r.start()
 	r.Prepare("default", "build")
 	select {
 	case got := <-made:

@@ -120,7 +120,7 @@ func (s *Service) details(ctx context.Context, id string) (*events.RunView, erro
 	view := run.Details(d, st, v, s.o.Owner.Now())
 	for i := range view.Tasks {
 		if view.Tasks[i].Status == "running" {
-			view.Tasks[i].Progress = s.o.Owner.Progress(view.Tasks[i].ID)
+			view.Tasks[i].Progress = s.o.Owner.Progress(id, view.Tasks[i].ID)
 		}
 	}
 	view.Children = s.o.Index.Children(id)

@@ -221,7 +221,7 @@ func prefixed(prefix, s string) string {
 func (s *Service) command(ctx context.Context, who Principal, agg, id string, in record.Input) answered {
 	in.By, in.Groups, in.Admin, in.Via = who.Name, who.Groups, who.Kind == "admin", who.Via
 	a := s.o.Owner.Do(ctx, agg, id, in)
-	if a.Code == events.CodeFull {
+	if a.Code == events.CodeFull || a.Code == events.CodeStopped {
 		a.Status = events.StatusError // people want to know; programs may repeat it
 	}
 	return answered{a}

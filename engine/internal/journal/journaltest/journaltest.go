@@ -45,6 +45,7 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"AFencedPartitionDoesNotHurtOthers", aFencedPartitionDoesNotHurtOthers},
 		{"OwningAgainFencesItsOwnEarlierRecords", owningAgainFencesEarlierRecords},
 		{"DisownedPartitionsAreRefused", disownedPartitionsAreRefused},
+		{"RenewsOnlyWhatIsItsOwn", renewsOnlyWhatIsItsOwn},
 		{"KeepsTheOrderOfEachSubject", keepsTheOrderOfEachSubject},
 		{"StoresNothingBehindAFailedRecord", storesNothingBehindAFailedRecord},
 		{"ThousandAppendsAtOnceAreStoredOnce", thousandAppendsAtOnce},
@@ -254,6 +255,26 @@ func owningAgainFencesEarlierRecords(t *testing.T, h Harness) {
 		}
 	}
 	mustPut(t, j, 5, subject(5, "a"), "new")
+}
+
+func renewsOnlyWhatIsItsOwn(t *testing.T, h Harness) {
+	a, b := h.Open(t), h.Open(t)
+	own(t, a, 1)
+	first, _ := a.Fence(1)
+	if err := a.Renew(t.Context(), 1, first, []byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	second, owned := a.Fence(1)
+	if !owned || second <= first {
+		t.Fatalf("fence %d after %d, owned %v", second, first, owned)
+	}
+	mustPut(t, a, 1, subject(1, "x"), "1")
+	own(t, b, 1)
+	wantErr(t, a.Renew(t.Context(), 1, second, []byte("a")), journal.ErrFenced)
+	if _, owned := a.Fence(1); owned {
+		t.Error("it owns what is another's")
+	}
+	mustPut(t, b, 1, subject(1, "x"), "2")
 }
 
 func disownedPartitionsAreRefused(t *testing.T, h Harness) {
@@ -647,18 +668,23 @@ func lastPerSubject(t *testing.T, h Harness) {
 		got[e.Subject] = string(e.Data)
 		return nil
 	}
-	if err := j.LastPerSubject(t.Context(), "penstock.log.2.>", read); err != nil {
+	if err := j.LastPerSubject(t.Context(), []string{"penstock.log.2.>", "penstock.log.78.>"}, read); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("last of each subject (-want +got):\n%s", diff)
 	}
-	if err := j.LastPerSubject(t.Context(), "penstock.log.77.>", read); err != nil {
+	if err := j.LastPerSubject(t.Context(), []string{"penstock.log.77.>", "penstock.log.78.>"}, read); err != nil {
 		t.Fatal(err)
 	}
 	clear(got)
 	last = 0
-	if err := j.LastPerSubject(t.Context(), "penstock.own.*", read); err != nil || len(got) != 2 {
+	if err := j.LastPerSubject(t.Context(), []string{"penstock.log.2.>", "penstock.log.1.>"}, read); err != nil || len(got) != 8 {
+		t.Fatalf("%d subjects of two partitions, %v", len(got), err)
+	}
+	clear(got)
+	last = 0
+	if err := j.LastPerSubject(t.Context(), []string{"penstock.own.*"}, read); err != nil || len(got) != 2 {
 		t.Fatalf("%d owner records, %v", len(got), err)
 	}
 }
