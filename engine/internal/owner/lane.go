@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/env"
@@ -118,7 +119,7 @@ func (p *partition) one(k key, l *lane, j *job) {
 	err := p.load(k, l)
 	switch {
 	case err != nil:
-		if !errors.Is(err, ErrStopped) && !errors.Is(err, ErrNotOwner) {
+		if !errors.Is(err, ErrStopped) && !errors.Is(err, ErrNotOwner) && !errors.Is(err, errUnreadable) {
 			p.o.o.Log.Error("an aggregate cannot be read", "aggregate", k.agg, "id", k.id, "error", err)
 		}
 		j.refuse(err)
@@ -387,6 +388,9 @@ func (p *partition) load(k key, l *lane) error {
 		}
 		return fmt.Errorf("it cannot be read now: %w", err)
 	}
+	if slices.Contains(p.skip, e.Seq) {
+		return fmt.Errorf("%s %s: %w", k.agg, k.id, errUnreadable)
+	}
 	r, state, err := decode(e.Data)
 	if err == nil {
 		err = fits(r.Aggregate, r.ID, r.V, r.Prev, l.subject)
@@ -437,6 +441,9 @@ func fits(agg, id string, v int64, prev, subject string) error {
 	return nil
 }
 
+// errUnknownAggregate is a record that a newer version has written.
+var errUnknownAggregate = errors.New("record of an unknown aggregate")
+
 // decode reads a record and its state.
 func decode(p []byte) (*record.Record, any, error) {
 	r, err := record.Decode(p)
@@ -456,7 +463,7 @@ func decode(p []byte) (*record.Record, any, error) {
 	case record.Schedule:
 		state, err = env.LoadSchedule(r.State)
 	default:
-		err = fmt.Errorf("record of an unknown aggregate %q", r.Aggregate)
+		err = fmt.Errorf("%w %q; run the newer version", errUnknownAggregate, r.Aggregate)
 	}
 	return r, state, err
 }

@@ -74,6 +74,9 @@ type Relay interface {
 type Taken struct {
 	Newest     Mark // its newest record
 	Checkpoint Checkpoint
+	// Anew says that a loss was confirmed: what is there counts, whatever the
+	// checkpoint knows, which is replaced before Take answers.
+	Anew bool
 }
 
 // Ticket stands for a record that may be on its way into the journal.

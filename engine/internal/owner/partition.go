@@ -27,6 +27,7 @@ type partition struct {
 	quiet  context.CancelFunc
 
 	mu      sync.Mutex
+	skip    []uint64 // records that cannot be read, which somebody has confirmed
 	lanes   map[key]*lane
 	sending map[string]bool // ids of messages to other aggregates that are under way
 	closing error           // why it takes no more commands; those that wait are still carried out
@@ -53,6 +54,8 @@ var (
 	errClosing = errors.New("the engine is stopping")
 	errTaken   = errors.New("another engine has taken over")
 	errCrowded = errors.New("too many commands wait for it")
+
+	errUnreadable = errors.New("its record cannot be read, which an administrator has confirmed; nothing more can be done for it")
 )
 
 // close lets no more commands in; those that wait are carried out.
@@ -200,6 +203,8 @@ func refused(err error) events.Answer {
 		a.Code, a.RetryAfter = events.CodeFull, 2000
 	case errors.Is(err, journal.ErrTooLarge):
 		return events.Answer{Status: events.StatusError, Code: events.CodeInvalid, Reason: err.Error()}
+	case errors.Is(err, errUnreadable):
+		return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
 	case errors.As(err, &unknown):
 		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: err.Error()}
 	case errors.As(err, &poison):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -100,7 +101,8 @@ type taking struct {
 	newest  map[int]journal.Entry // last record of each
 	bad     map[int]error         // why it has to be stopped
 	outbox  map[int]map[key]any   // states with messages that wait for an answer
-	confirm bool                  // a loss was confirmed: what is there is what counts
+	epoch   *Epoch                // a loss was confirmed: what is there counts
+	confirm func(Epoch) error     // records that
 }
 
 // claim makes sure that nobody else changes who holds the partitions, and
@@ -165,12 +167,18 @@ func (t *taking) take(ctx context.Context) error {
 		return fmt.Errorf("read the checkpoints: %w", err)
 	}
 	for _, vp := range t.vps {
-		if t.ckpts[vp], err = readCheckpoint(stored[vp]); err != nil && !t.confirm {
+		if t.ckpts[vp], err = readCheckpoint(stored[vp]); err != nil {
 			t.bad[vp] = err
 		}
+		t.parts[vp].skip = t.ckpts[vp].Skip
 	}
 	if err := t.o.o.Journal.LastPerSubject(ctx, t.filters(), t.read); err != nil {
 		return fmt.Errorf("read the record: %w", err)
+	}
+	if t.epoch != nil {
+		if err := t.begins(); err != nil {
+			return err
+		}
 	}
 	return t.relay(ctx)
 }
@@ -198,7 +206,16 @@ func (t *taking) read(e journal.Entry) error {
 		return nil
 	}
 	t.newest[vp] = e
-	if err := t.recover(p, e); err != nil {
+	if slices.Contains(p.skip, e.Seq) {
+		return nil
+	}
+	err := t.recover(p, e)
+	switch {
+	case err == nil:
+	case t.epoch != nil && !newer(err):
+		t.epoch.Unreadable = append(t.epoch.Unreadable, Unreadable{e.Seq, e.Subject, err.Error()})
+		p.skip = append(p.skip[:len(p.skip):len(p.skip)], e.Seq)
+	default:
 		t.bad[vp] = fmt.Errorf("%s, sequence %d: %w", e.Subject, e.Seq, err)
 	}
 	return nil
@@ -209,13 +226,14 @@ func (t *taking) relay(ctx context.Context) error {
 	taken := map[int]Taken{}
 	for _, vp := range t.vps {
 		c, m := t.ckpts[vp], t.mark(vp)
-		if t.bad[vp] == nil && !t.confirm {
+		c.Skip = t.parts[vp].skip
+		if t.bad[vp] == nil && t.epoch == nil {
 			if err := c.reaches(m); err != nil {
 				t.bad[vp] = err
 			}
 		}
 		if t.bad[vp] == nil {
-			taken[vp] = Taken{Newest: m, Checkpoint: c}
+			taken[vp] = Taken{Newest: m, Checkpoint: c, Anew: t.epoch != nil}
 		}
 	}
 	bad, err := t.o.o.Relay.Take(ctx, taken)

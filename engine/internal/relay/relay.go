@@ -82,6 +82,7 @@ type part struct {
 	oldest, newest *ticket          // tickets that are not done, by age
 	stored         owner.Mark       // newest record that is known as stored
 	ckpt           owner.Checkpoint // as it is stored; its numbers only grow
+	anew           bool             // its checkpoint is to be replaced, whatever it says
 	left           bool             // a ticket was left: the position stays
 	limit          uint64           // at or below this
 	empty          chan struct{}    // closed when no ticket is left, where somebody waits for that
@@ -462,7 +463,7 @@ func (r *Relay) checkpoint(ctx context.Context, parts iter.Seq[*part]) error {
 	}
 	for p, c := range moved {
 		p.mu.Lock()
-		p.ckpt = c
+		p.ckpt, p.anew = c, false
 		p.mu.Unlock()
 	}
 	return nil
@@ -477,7 +478,7 @@ func (p *part) moved() (owner.Checkpoint, bool) {
 	if p.stored.Seq >= c.Last {
 		c.Last, c.Hash = p.stored.Seq, p.stored.Hash
 	}
-	return c, c.Seq != p.ckpt.Seq || c.Last != p.ckpt.Last || c.Hash != p.ckpt.Hash
+	return c, p.anew || c.Seq != p.ckpt.Seq || c.Last != p.ckpt.Last || c.Hash != p.ckpt.Hash
 }
 
 // Close stores last checkpoints and ends the relay.

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,7 +19,7 @@ func (r *Relay) Take(ctx context.Context, taken map[int]owner.Taken) (map[int]er
 		r.work.Go(r.loop)
 		r.work.Go(r.checkpoints)
 	})
-	t := &taking{relay: r, parts: map[int]*part{}, newest: map[int]uint64{}, known: map[uint64]int{}, chains: map[string]link{}, bad: map[int]error{}}
+	t := &taking{relay: r, parts: map[int]*part{}, behind: map[int]uint64{}, newest: map[int]uint64{}, known: map[uint64]int{}, chains: map[string]link{}, bad: map[int]error{}}
 	for vp, x := range taken {
 		t.add(vp, x)
 	}
@@ -28,7 +29,7 @@ func (r *Relay) Take(ctx context.Context, taken map[int]owner.Taken) (map[int]er
 		}
 	}
 	t.begin()
-	return t.bad, nil
+	return t.bad, r.settle(ctx, t.anew)
 }
 
 // taking is a Take under way.
@@ -36,10 +37,12 @@ type taking struct {
 	relay  *Relay
 	from   uint64 // where the reading begins; 0: nothing is to be read
 	parts  map[int]*part
+	behind map[int]uint64  // up to where each partition was carried out
 	newest map[int]uint64  // last record of each partition that is to be read
 	known  map[uint64]int  // partition by the sequence that its checkpoint knows
 	chains map[string]link // last record that was read, by subject
 	undone []*ticket       // what is to be carried out, in order
+	anew   []*part         // whose checkpoints are replaced
 	bad    map[int]error
 }
 
@@ -54,12 +57,17 @@ type link struct {
 // still is that one.
 func (t *taking) add(vp int, x owner.Taken) {
 	c := x.Checkpoint
-	t.parts[vp] = &part{relay: t.relay, vp: vp, stored: x.Newest, ckpt: c}
+	p := &part{relay: t.relay, vp: vp, stored: x.Newest, ckpt: c}
+	t.parts[vp], t.behind[vp] = p, c.Seq
+	if x.Anew {
+		p.ckpt, p.anew = owner.Checkpoint{Skip: c.Skip}, true
+		t.anew = append(t.anew, p)
+	}
 	if x.Newest.Seq <= c.Seq {
 		return
 	}
 	from := c.Seq + 1
-	if c.Hash != "" && c.Last < x.Newest.Seq {
+	if !x.Anew && c.Hash != "" && c.Last < x.Newest.Seq {
 		t.known[c.Last] = vp
 		from = min(from, c.Last)
 	}
@@ -79,10 +87,10 @@ func (t *taking) read(e journal.Entry) error {
 		}
 	}
 	p := t.parts[vp]
-	if p == nil || t.bad[vp] != nil || e.Seq <= p.ckpt.Seq || e.Seq > t.newest[vp] {
+	if p == nil || t.bad[vp] != nil || e.Seq <= t.behind[vp] || e.Seq > t.newest[vp] || slices.Contains(p.ckpt.Skip, e.Seq) {
 		return nil
 	}
-	if err := t.take(p, e); err != nil {
+	if err := t.take(p, e); err != nil && !p.anew {
 		t.bad[vp] = fmt.Errorf("%s, sequence %d: %w", e.Subject, e.Seq, err)
 	}
 	return nil
@@ -95,7 +103,7 @@ func (t *taking) take(p *part, e journal.Entry) error {
 	if err != nil {
 		return err
 	}
-	if before, ok := t.chains[e.Subject]; ok && (rec.V != before.v+1 || rec.Prev != before.hash) {
+	if before, ok := t.chains[e.Subject]; ok && !p.anew && (rec.V != before.v+1 || rec.Prev != before.hash) {
 		return fmt.Errorf("version %d does not follow version %d, the record before it", rec.V, before.v)
 	}
 	t.chains[e.Subject] = link{rec.V, record.Hash(e.Data)}
