@@ -111,7 +111,7 @@ func (p *partition) transmit(from key, m record.Send) {
 // timers fires deadlines as commands.
 func (p *partition) timers() {
 	for {
-		k, at, ok := p.due.wait(p.going, p.o.clock)
+		k, at, ok := p.due.wait(p.going, p)
 		if !ok {
 			return
 		}
@@ -146,6 +146,7 @@ func (o *Owner) watchBeats() {
 		if gap > standstill {
 			o.work.Go(o.reassure)
 		}
+		o.clock.tick()
 		for p := range o.held {
 			p.loseSilent()
 		}

@@ -74,10 +74,7 @@ func (d *deadlines) set(k key, at int64) {
 	}
 	if first := d.earliest(); first < d.alarm {
 		d.alarm = first
-		select {
-		case d.change <- struct{}{}:
-		default:
-		}
+		d.poke()
 	}
 }
 
@@ -103,15 +100,40 @@ func (d *deadlines) take(now int64) (k key, at int64, ok bool) {
 	return k, at, true
 }
 
+// poke has wait look again.
+func (d *deadlines) poke() {
+	select {
+	case d.change <- struct{}{}:
+	default:
+	}
+}
+
+// pace is the time by which deadlines come. While it holds none does.
+type pace interface {
+	now() int64
+	holds() bool
+}
+
+// heldPoll is how often a deadline that has come is looked at while it is held.
+const heldPoll = time.Second
+
 // wait gives the next deadline when it has come; false when ctx ended.
-func (d *deadlines) wait(ctx context.Context, c *clock) (key, int64, bool) {
+func (d *deadlines) wait(ctx context.Context, c pace) (key, int64, bool) {
 	for {
 		now := c.now()
-		k, at, ok := d.take(now)
+		until, held := now, c.holds()
+		if held {
+			until = math.MinInt64
+		}
+		k, at, ok := d.take(until)
 		if ok {
 			return k, at, true
 		}
-		t := time.NewTimer(time.Duration(min(at-now, time.Minute.Milliseconds())) * time.Millisecond)
+		sleep := time.Duration(min(at-now, time.Minute.Milliseconds())) * time.Millisecond
+		if held {
+			sleep = max(sleep, heldPoll)
+		}
+		t := time.NewTimer(sleep)
 		select {
 		case <-t.C:
 		case <-d.change:

@@ -2,7 +2,6 @@ package owner
 
 import (
 	"fmt"
-	"log/slog"
 	"runtime"
 	"testing"
 	"time"
@@ -71,7 +70,7 @@ func TestTheEarliestDeadlineComesFirst(t *testing.T) {
 // TestAnEarlierDeadlineIsNotWaitedPast sets one while another one, an hour
 // ahead, is waited for.
 func TestAnEarlierDeadlineIsNotWaitedPast(t *testing.T) {
-	c := newClock(time.Now, slog.New(slog.DiscardHandler))
+	c := newClock(newTimes().realTime())
 	d := newDeadlines()
 	late, soon := key{record.Run, record.Derive("late")}, key{record.Run, record.Derive("soon")}
 	d.set(late, c.now()+time.Hour.Milliseconds())

@@ -244,14 +244,35 @@ spec: {runs: once, outputs: {n: int}}
 	})
 }
 
-func TestTimeGoesOnAfterAClockThatWasAhead(t *testing.T) {
+func TestTimersOfAPartitionWhoseRecordsAreAheadWaitUntilTheClockIsAccepted(t *testing.T) {
 	m := journal.NewMemory(nil)
 	cat := catalogs{compile(t, definitions)}
 	ahead := startOn(t, m.Open(), cat, func() time.Time { return time.Now().Add(2 * time.Hour) })
 	ahead.begin(t, "r0", "job")
 	again := startOn(t, m.Open(), cat, nil)
-	again.begin(t, "s1", "sleeper")
-	again.untilDone(t, "s1", events.Succeeded)
+	// The records of one partition are ahead of the clock; the others' timers fire.
+	near, far := "s1", ""
+	for i := 0; far == "" || events.Partition(record.Run, near) == events.Partition(record.Run, "r0"); i++ {
+		if id := fmt.Sprintf("s%d", i); events.Partition(record.Run, id) == events.Partition(record.Run, "r0") {
+			far = id
+		} else {
+			near = id
+		}
+	}
+	again.begin(t, near, "sleeper")
+	again.begin(t, far, "sleeper")
+	again.untilDone(t, near, events.Succeeded)
+	if why := again.ClockHeld(); !strings.Contains(why, "of 1 partitions") || !strings.Contains(why, "penstock admin clock accept") {
+		t.Errorf("of the partition whose timers are held it says %q", why)
+	}
+	if again.run(t, far).Done() {
+		t.Error("a timer has fired while nobody knew whether its time had come")
+	}
+	again.AcceptClock()
+	again.untilDone(t, far, events.Succeeded)
+	if why := again.ClockHeld(); why != "" {
+		t.Errorf("after the clock was accepted: %q", why)
+	}
 }
 
 func TestAPartitionThatIsStoppedStopsNoOtherAndIsSaid(t *testing.T) {

@@ -133,7 +133,7 @@ func (p *partition) one(k key, l *lane, j *job) {
 // decide lets the core decide, stores the record and carries it out.
 func (p *partition) decide(k key, l *lane, in record.Input) events.Answer {
 	for {
-		r, next, answer, err := p.o.step(k, l, in)
+		r, next, answer, err := p.step(k, l, in)
 		if poison := new(panicked); errors.As(err, &poison) && in.Kind == record.InEvent && in.Bad == "" {
 			// it must not keep the events after it from being read
 			in.Event, in.Bad = nil, err.Error()
@@ -217,14 +217,14 @@ func (e *panicked) Error() string { return e.what }
 
 // step asks the core. r is nil when there is nothing to store. A command that
 // the core cannot take must stop nobody else: its panic is an error.
-func (o *Owner) step(k key, l *lane, in record.Input) (r *record.Record, next any, answer events.Answer, err error) {
+func (p *partition) step(k key, l *lane, in record.Input) (r *record.Record, next any, answer events.Answer, err error) {
 	defer func() {
-		if p := recover(); p != nil {
-			o.o.Log.Error("the core cannot take a command", "aggregate", k.agg, "id", k.id, "input", in.Kind, "panic", p, "stack", string(debug.Stack()))
-			r, next, err = nil, nil, &panicked{fmt.Sprintf("the engine cannot take %s for %s %s: %v", in.Kind, k.agg, k.id, p)}
+		if x := recover(); x != nil {
+			p.o.o.Log.Error("the core cannot take a command", "aggregate", k.agg, "id", k.id, "input", in.Kind, "panic", x, "stack", string(debug.Stack()))
+			r, next, err = nil, nil, &panicked{fmt.Sprintf("the engine cannot take %s for %s %s: %v", in.Kind, k.agg, k.id, x)}
 		}
 	}()
-	now := o.clock.now()
+	o, now := p.o, p.now()
 	r = &record.Record{Aggregate: k.agg, ID: k.id, V: l.v + 1, Prev: l.head, T: now, Engine: o.o.Instance, Core: run.CoreVersion, In: in}
 	var ans record.Answer
 	var recorded bool

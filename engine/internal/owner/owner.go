@@ -122,8 +122,13 @@ type Options struct {
 	// Lost is told of a partition that another engine has taken over. Stopped
 	// is told of one that was stopped. They must not block; both may be nil.
 	Lost, Stopped func(vp int, err error)
-	Log           *slog.Logger
-	Wall          func() time.Time // time.Now when nil
+	// ClockHeld is told why timers are held, and an empty reason when they go
+	// on. It must not block; it may be nil.
+	ClockHeld func(why string)
+	Log       *slog.Logger
+	Wall      func() time.Time     // time.Now when nil
+	Mono      func() time.Duration // goes at an even pace; the monotonic reading of Wall when nil
+	Asleep    func() time.Duration // how long the machine was suspended since its start; asked of the system when nil
 }
 
 // Owner owns partitions. Make it with New; it owns none until Take.
@@ -153,10 +158,20 @@ func New(o Options) *Owner {
 	if o.Wall == nil {
 		o.Wall = time.Now
 	}
+	if o.Mono == nil {
+		first := o.Wall()
+		o.Mono = func() time.Duration { return o.Wall().Sub(first) }
+	}
+	if o.Asleep == nil {
+		o.Asleep = suspended
+	}
+	if o.ClockHeld == nil {
+		o.ClockHeld = func(string) {}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	ow := &Owner{o: o, ears: newEars(), clock: newClock(o.Wall, o.Log)}
+	ow := &Owner{o: o, ears: newEars(), clock: newClock(o)}
 	if ow.o.Send == nil {
 		ow.o.Send = ow.Do
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/events"
@@ -19,7 +20,9 @@ type partition struct {
 	vp     int
 	due    *deadlines
 	beats  *beats
-	settle sync.Mutex // one finds out at a time: two would each invalidate what the other has found
+	floor  int64        // logical time of the newest record when it was taken
+	lead   atomic.Int64 // by how much it is ahead of the clock, accepted
+	settle sync.Mutex   // one finds out at a time: two would each invalidate what the other has found
 
 	ctx    context.Context // ends when the partition is dropped
 	cancel context.CancelFunc

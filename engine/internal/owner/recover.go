@@ -45,7 +45,7 @@ func (t *taking) recover(p *partition, stored journal.Entry) error {
 		return err
 	}
 	o, k := t.o, key{e.Aggregate, e.ID}
-	o.clock.atLeast(e.T)
+	p.floor = max(p.floor, e.T)
 	if o.o.Observe != nil {
 		o.o.Observe(e)
 	}

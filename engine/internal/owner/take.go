@@ -281,6 +281,7 @@ func (t *taking) hold() {
 			}
 		}
 	}
+	t.tellClock()
 	o.watching.Do(func() {
 		o.work.Go(o.watchBeats)
 		o.work.Go(o.evict)
