@@ -18,7 +18,6 @@ import (
 	moby "github.com/moby/moby/client"
 	"github.com/testcontainers/testcontainers-go"
 	"github.com/testcontainers/testcontainers-go/network"
-	"github.com/testcontainers/testcontainers-go/wait"
 
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/events/bus"
@@ -119,6 +118,9 @@ func newCluster(t *testing.T, engines, workers int) *cluster {
 	for i := range engines {
 		c.engines = append(c.engines, c.engine(fmt.Sprint("engine-", i+1)))
 	}
+	for _, n := range c.engines {
+		c.ready(n)
+	}
 	for i := range workers {
 		c.workers = append(c.workers, c.run(fmt.Sprint("worker-", i+1), testcontainers.ContainerRequest{Image: c.image,
 			Cmd: []string{"worker", "--kinds", "command", "--credential", "/worker.json"},
@@ -166,11 +168,14 @@ func (c *cluster) startNATS() {
 			env["PENSTOCK_"+who+"_PASSWORD"] = c.password
 		}
 		c.nats = append(c.nats, c.run(name, testcontainers.ContainerRequest{Image: c.natsImage, Cmd: []string{"-c", "/cluster.conf", "-m", "8222"}, Env: env,
-			ExposedPorts: []string{"4222/tcp"}, Networks: []string{c.routes},
+			ExposedPorts: []string{"4222/tcp", "8222/tcp"}, Networks: []string{c.routes},
 			NetworkAliases: map[string][]string{c.bus: {"nats"}, c.routes: {name + ".routes"}}}, port))
 		urls = append(urls, "nats://127.0.0.1:"+port)
 	}
 	c.url = strings.Join(urls, ",")
+	for _, n := range c.nats {
+		c.healthy(n, "8222/tcp", "/healthz")
+	}
 }
 
 func (c *cluster) engine(name string) *node {
@@ -179,7 +184,7 @@ func (c *cluster) engine(name string) *node {
 		Cmd: []string{"server", "--no-remember", "--data", "/data", "--nats", "/external.json", "--replicas", "3", "--workflows", "/definitions", "--http", "0.0.0.0:8420"},
 		Env: map[string]string{"PENSTOCK_ENGINE_PASSWORD": c.password}, ExposedPorts: []string{"8420/tcp"},
 		NetworkAliases: map[string][]string{c.bus: {name}},
-		WaitingFor:     wait.ForHTTP("/readyz").WithPort("8420/tcp").WithStartupTimeout(2 * time.Minute)})
+	})
 }
 
 // run starts a container. Its port for the bus, if it has one, is natsPort on
@@ -190,8 +195,9 @@ func (c *cluster) run(name string, r testcontainers.ContainerRequest, natsPort .
 	r.HostConfigModifier = func(h *container.HostConfig) {
 		h.CapDrop = []string{"ALL"}
 		h.SecurityOpt = []string{"no-new-privileges:true"}
+		h.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyUnlessStopped} // as in docker-compose.yml
 		for _, port := range natsPort {
-			h.PortBindings = dockernet.PortMap{dockernet.MustParsePort("4222/tcp"): {{HostPort: port}}}
+			h.PortBindings = dockernet.PortMap{dockernet.MustParsePort("4222/tcp"): {{HostPort: port}}, dockernet.MustParsePort("8222/tcp"): {{}}}
 		}
 	}
 	made, err := testcontainers.GenericContainer(c.t.Context(), testcontainers.GenericContainerRequest{ContainerRequest: r, Started: true})
@@ -250,17 +256,21 @@ func (c *cluster) report(n *node, what string, err error) {
 func (c *cluster) people() *client {
 	c.t.Helper()
 	as := func(kind, name string) *bus.Conn { return outsider(c.t, c.url, kind, name, c.password) }
-	return &client{t: c.t, source: "ci", admin: as(bus.KindAdmin, "admin"), marta: as(bus.KindUser, "marta"), li: as(bus.KindUser, "li"), git: as(bus.KindPublisher, "ci")}
+	return &client{t: c.t, source: "ci", patient: true, admin: as(bus.KindAdmin, "admin"), marta: as(bus.KindUser, "marta"), li: as(bus.KindUser, "li"), git: as(bus.KindPublisher, "ci")}
 }
 
 // ready waits until an engine that was started again takes part.
-func (c *cluster) ready(n *node) {
+func (c *cluster) ready(n *node) { c.healthy(n, "8420/tcp", "/readyz") }
+
+// healthy waits until a container says that it is well.
+func (c *cluster) healthy(n *node, port, path string) {
+	c.t.Helper()
 	eventually(c.t, n.name+" is ready", func() (bool, error) {
-		url, err := n.c.PortEndpoint(c.t.Context(), "8420/tcp", "http") // another one after each start
+		url, err := n.c.PortEndpoint(c.t.Context(), port, "http") // another one after each start
 		if err != nil {
 			return false, err
 		}
-		r, err := http.Get(url + "/readyz")
+		r, err := http.Get(url + path)
 		if err != nil {
 			return false, err
 		}
@@ -285,7 +295,7 @@ func (c *cluster) takeover(p *client, n int, what func()) time.Duration {
 		asked.Go(func() {
 			ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 			defer cancel()
-			if _, err := p.li.Request(ctx, events.VerbCancel, events.CancelRun{ID: "away", Run: run}, nil); err != nil {
+			if _, err := p.askIn(ctx, p.li, events.VerbCancel, events.CancelRun{ID: "away", Run: run}, nil); err != nil {
 				c.t.Errorf("run %s cannot be cancelled: %v", run, err)
 				return
 			}
@@ -330,12 +340,12 @@ func (c *cluster) reckon(p *client) {
 	c.t.Logf("%s; %d unclear because a worker was lost", p.sum, unclear)
 }
 
-// clusterEngines is how many engines the cluster has.
+// clusterEngines is how many engines the cluster has: $PENSTOCK_ENGINES.
 var clusterEngines = func() int {
 	if n, err := strconv.Atoi(os.Getenv("PENSTOCK_ENGINES")); err == nil {
 		return n
 	}
-	return 3
+	return 1
 }()
 
 // TestClusterLosesNothingAndIsTakenOver kills, pauses and cuts off the

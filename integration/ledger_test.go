@@ -94,13 +94,13 @@ func (c *client) crowd(n int) (leave func()) {
 			for i := 0; ctx.Err() == nil; i++ {
 				id := fmt.Sprintf("crowd-%d-%d-%d", c.crowds, person, i)
 				var v events.RunView
-				if _, err := c.marta.Request(ctx, events.VerbStart, events.StartRun{ID: id, Workflow: "hold"}, &v); err != nil {
+				if _, err := c.askIn(ctx, c.marta, events.VerbStart, events.StartRun{ID: id, Workflow: "hold"}, &v); err != nil {
 					if ctx.Err() == nil {
 						c.t.Errorf("%s is not started: %v", id, err)
 					}
 					return
 				}
-				_, err := c.li.Request(ctx, events.VerbCancel, events.CancelRun{ID: id, Run: v.ID}, nil)
+				_, err := c.askIn(ctx, c.li, events.VerbCancel, events.CancelRun{ID: id, Run: v.ID}, nil)
 				if err != nil && ctx.Err() == nil {
 					c.t.Errorf("%s is not cancelled: %v", id, err)
 				}

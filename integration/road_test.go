@@ -280,6 +280,7 @@ type client struct {
 	marta, li *bus.Conn
 	git       *bus.Conn
 	source    string // what git publishes as
+	patient   bool   // repeats what failed within the engine
 	mu        sync.Mutex
 	promised  []string // ids of inputs that were acknowledged, "run: id"
 	driven    []string // runs that were approved
@@ -316,7 +317,24 @@ func (c *client) principal(p events.AddPrincipal) *bus.Credential {
 func (c *client) ask(conn *bus.Conn, verb string, request, result any) (events.Answer, error) {
 	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
-	return conn.Request(ctx, verb, request, result)
+	return c.askIn(ctx, conn, verb, request, result)
+}
+
+// askIn is ask within ctx. A patient client repeats what the engine could not
+// do for the time being, as the documentation of a refusal has it.
+func (c *client) askIn(ctx context.Context, conn *bus.Conn, verb string, request, result any) (events.Answer, error) {
+	for {
+		a, err := conn.Request(ctx, verb, request, result)
+		var r *bus.Refusal
+		if !c.patient || !errors.As(err, &r) || r.Code != events.CodeInternal {
+			return a, err
+		}
+		select {
+		case <-ctx.Done():
+			return a, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // must asks; the test ends unless the answer is good.
