@@ -8,6 +8,7 @@ CERTS  ?= $(firstword $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 20s
 PROOF ?= 10000
+ROUNDS ?= 30
 
 static = CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w' -tags timetzdata
 revision = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -63,8 +64,11 @@ fuzz: ## every fuzz target for FUZZTIME (20s)
 		done || exit 1; \
 	done
 
-proof: ## the core against the reference, on ten thousand random definitions (PROOF=10000)
+# What draws at random prints its seed: PENSTOCK_SEED=… repeats it.
+proof: contract ## the long form: the core on PROOF (10000) random definitions, faults and cluster for ROUNDS (30)
 	PENSTOCK_PROOF=$(PROOF) $(GO) test -run='^TestTheReferenceAgrees$$' -timeout=30m ./engine/run
+	PENSTOCK_ROUNDS=$(ROUNDS) $(GO) test -count=1 -v -timeout=3h ./integration \
+		-run='^(TestKilledAtRandomMoments|TestPowerCut.*|TestFailingFsync.*|TestSlowDisk.*|TestCluster.*)$$'
 
 corpus: ## keep the smallest of what fuzzing found on this machine, beside its tests
 	@from=$$($(GO) env GOCACHE)/fuzz/$$($(GO) list -m); cd "$$from" && find . -type d -name 'Fuzz*' | while read -r dir; do \

@@ -8,6 +8,7 @@
 //	disk_linux_test.go  a disk that does not sync, is slow, or loses power
 //	diskfull_test.go    a disk or store that is full
 //	container_test.go   an event becomes a finished run across containers
+//	cluster_test.go     three NATS servers, engines and workers, whose parts fail
 //	compose_test.go     docker-compose.yml works as it is shipped
 //	gitssh_test.go      definitions come from a Git repository over ssh
 //	arrows_test.go      who may import whom, and what the core is kept from
