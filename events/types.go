@@ -79,6 +79,9 @@ const (
 	StoreFrozen    = "dev.penstock.store.frozen.v1"    // By (the stream), Reason: it takes no writes
 	StoreRecovered = "dev.penstock.store.recovered.v1" // By (the stream): it takes writes again
 
+	PartitionStopped = "dev.penstock.partition.stopped.v1" // Reason: a partition's record is not what it was, and nothing goes on there
+	ClockStepped     = "dev.penstock.clock.stepped.v1"     // Reason: timers are held, since nobody knows what time it is
+
 	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content, Reason (why one that was sent before is sent again: "reminder", "escalated to …")
 	NotificationFailed = "dev.penstock.notification.failed.v1" // Channel, Error
 )
@@ -102,6 +105,7 @@ func Types() []string {
 		EventIgnored, EventRefused,
 		DefinitionApplied, DefinitionRemoved, DefinitionRefused, DefinitionRecovered, DefinitionUnreachable,
 		StoreFrozen, StoreRecovered,
+		PartitionStopped, ClockStepped,
 		Notification, NotificationFailed}
 }
 

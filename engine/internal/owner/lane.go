@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -20,6 +21,9 @@ import (
 
 // maxQueue is how many commands may wait for one aggregate.
 const maxQueue = 1000
+
+// maxWaiting is how many commands may be under way in all partitions together.
+const maxWaiting = 32768
 
 // job is a command to an aggregate, or a look at it.
 type job struct {
@@ -69,6 +73,10 @@ func (p *partition) submit(k key, j *job) error {
 	if len(l.queue) >= maxQueue {
 		return errCrowded
 	}
+	if p.o.waiting.Add(1) > maxWaiting {
+		p.o.waiting.Add(-1)
+		return errStorm
+	}
 	l.queue = append(l.queue, j)
 	if !l.running {
 		l.running = true
@@ -94,9 +102,10 @@ func (p *partition) run(k key, l *lane) {
 		p.mu.Unlock()
 		if why != nil {
 			j.refuse(why)
-			continue
+		} else {
+			p.one(k, l, j)
 		}
-		p.one(k, l, j)
+		p.o.waiting.Add(-1)
 	}
 }
 
@@ -356,6 +365,12 @@ func (p *partition) append(k key, l *lane, r *record.Record, stored []byte) (Mar
 	at := Mark{out.seq, w.hash}
 	ticket.Stored(at, r)
 	return at, nil
+}
+
+// jittered is d, give or take a quarter: who waits for the same thing does
+// not come back at the same time.
+func jittered(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2+1)
 }
 
 // pause waits for d; false when ctx ended first.

@@ -148,6 +148,7 @@ type Owner struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	applied  atomic.Uint64
+	waiting  atomic.Int64 // commands under way
 	token    []byte
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/events"
@@ -57,6 +58,7 @@ var (
 	errClosing = errors.New("the engine is stopping")
 	errTaken   = errors.New("another engine has taken over")
 	errCrowded = errors.New("too many commands wait for it")
+	errStorm   = errors.New("too many commands wait at once")
 
 	errUnreadable = errors.New("its record cannot be read, which an administrator has confirmed; nothing more can be done for it")
 )
@@ -213,5 +215,6 @@ func refused(err error) events.Answer {
 	case errors.As(err, &poison):
 		return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
 	}
+	a.RetryAfter = jittered(time.Duration(a.RetryAfter) * time.Millisecond).Milliseconds()
 	return a
 }
