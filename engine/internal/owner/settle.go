@@ -105,9 +105,10 @@ func (p *partition) fenced() error {
 	if why := p.refusing(); why != nil {
 		return why
 	}
-	_, err := p.standing()
+	seq, err := p.standing()
 	if err == nil {
-		if _, owned := p.o.o.Journal.Fence(p.vp); !owned {
+		// An owner record of ours whose outcome was unknown may have come late.
+		if fence, owned := p.o.o.Journal.Fence(p.vp); !owned || fence != seq {
 			err = p.renew()
 		}
 	}
