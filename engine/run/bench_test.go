@@ -1,7 +1,6 @@
 package run_test
 
 import (
-	"encoding/json"
 	"testing"
 
 	"github.com/penstock-cd/penstock/engine/record"
@@ -66,7 +65,7 @@ func BenchmarkEncodeFinish(b *testing.B) {
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
-		state, err := json.Marshal(tr.State)
+		state, err := tr.State.AppendJSON(make([]byte, 0, 2048))
 		if err != nil {
 			b.Fatal(err)
 		}

