@@ -3,12 +3,15 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/janitor"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
 )
 
 const (
@@ -29,7 +32,7 @@ func (e *Engine) keepAudit(ctx context.Context) {
 func (e *Engine) watchRecord(ctx context.Context) {
 	audit.Watch(ctx, audit.WatchOptions{
 		Verifier: &audit.Verifier{Log: e.log, Store: e.audit, Definitions: e.defs, Pace: audit.Pace(watchShare)},
-		Owns:     e.owns,
+		Owns:     e.owner.Owns,
 		Stop:     e.stopPartition, Window: watchWindow, Log: e.o.Log,
 	})
 }
@@ -62,13 +65,8 @@ func (e *Engine) carriedOut(ctx context.Context) (map[int]uint64, error) {
 // stopPartition stops a partition whose record does not fit. One that another
 // engine owns is stopped by that one when it comes to it.
 func (e *Engine) stopPartition(vp int, err error) {
-	if e.owns(vp) {
-		e.owner.Stop(vp, err)
-	}
+	e.owner.Stop(vp, err) // which does nothing unless it is owned here
 }
-
-// owns reports whether this engine owns a partition: it has all of them.
-func (e *Engine) owns(int) bool { return true }
 
 // lookAfterRecord keeps and watches the record until ctx ends.
 func (e *Engine) lookAfterRecord(ctx context.Context) {

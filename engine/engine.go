@@ -240,7 +240,7 @@ func (e *Engine) start(ctx context.Context) error {
 	if err := e.owner.Start(ctx); err != nil {
 		return err
 	}
-	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log, Audit: e.audit, Notes: e.notes,
+	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log, Audit: e.audit, Notes: e.notes, Partitions: e.owner,
 		Broker: e.broker, Emit: e.relay.Emit, Changed: e.changed, Info: e.info, Log: e.o.Log,
 		Sources: func() []events.DefinitionSource { return e.sources.Status() }})
 	if err != nil {

@@ -23,6 +23,7 @@ const (
 	VerbVerify       = "run.verify"         // GetRun → Verification
 	VerbAuditVerify  = "audit.verify"       // VerifyAudit → AuditReport; who may read all runs
 	VerbAuditLog     = "audit.log"          // ReadAudit → AuditPage; who may read all runs
+	VerbNewEpoch     = "admin.newEpoch"     // NewEpoch → Epochs; administrators
 	VerbOutput       = "run.output"         // ReadOutput → Output
 	VerbArtifact     = "artifact.read"      // ReadArtifact → ArtifactPart
 	VerbEvents       = "event.list"         // ReadEvents → EventPage
@@ -335,6 +336,31 @@ type AuditReport struct {
 	OK         bool     `json:"ok"`
 	Problems   []string `json:"problems,omitempty"`
 	Known      []string `json:"known,omitempty"` // what was wrong, and is written down with who let it go on and why
+}
+
+// NewEpoch lets a stopped partition go on from what there is of its record.
+// Without Confirm it only tells what is lost; without a partition, of all that
+// are stopped.
+type NewEpoch struct {
+	Partition *int   `json:"partition,omitempty" validate:"omitempty,gte=0,lt=256"`
+	Reason    string `json:"reason,omitempty" validate:"max=2000"`
+	Confirm   bool   `json:"confirm,omitempty"`
+}
+
+// Epochs are partitions that are, or were, stopped.
+type Epochs struct {
+	Epochs []Epoch `json:"epochs"`
+}
+
+// Epoch is a partition that was stopped, and what is known to be lost of it.
+type Epoch struct {
+	Partition  int      `json:"partition"`
+	Stopped    string   `json:"stopped"`              // why
+	Checkpoint uint64   `json:"checkpoint,omitempty"` // the newest record that is known to have been stored
+	Last       uint64   `json:"last,omitempty"`       // the newest that there is
+	Lost       []string `json:"lost,omitempty"`       // "run k3f9: had 7 records, has 5"
+	Problems   []string `json:"problems,omitempty"`   // all that is wrong
+	Resumed    bool     `json:"resumed,omitempty"`
 }
 
 // ReadAudit asks for what stands in the audit log beside the records.

@@ -80,6 +80,7 @@ const (
 	StoreRecovered = "dev.penstock.store.recovered.v1" // By (the stream): it takes writes again
 
 	PartitionStopped = "dev.penstock.partition.stopped.v1" // Reason: a partition's record is not what it was, and nothing goes on there
+	PartitionResumed = "dev.penstock.partition.resumed.v1" // By, Reason, Reasons: what is lost; Runs: whose records
 	ClockStepped     = "dev.penstock.clock.stepped.v1"     // Reason: timers are held, since nobody knows what time it is
 
 	Notification       = "dev.penstock.notification.v1"        // Channel, Text, State, Outcome, Missing, Content, Reason (why one that was sent before is sent again: "reminder", "escalated to …")
@@ -105,7 +106,7 @@ func Types() []string {
 		EventIgnored, EventRefused,
 		DefinitionApplied, DefinitionRemoved, DefinitionRefused, DefinitionRecovered, DefinitionUnreachable,
 		StoreFrozen, StoreRecovered,
-		PartitionStopped, ClockStepped,
+		PartitionStopped, PartitionResumed, ClockStepped,
 		Notification, NotificationFailed}
 }
 

@@ -8,6 +8,7 @@ import "github.com/spf13/cobra"
 func (a *app) adminCommand() *cobra.Command {
 	c := group("admin", "Look after an installation as a whole",
 		a.adminBootstrapCommand(),
+		a.adminEpochCommand(),
 	)
 	c.Long = `What is done with an installation as a whole, rarely, and by whoever is
 responsible for it.`

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/events"
 )
 
@@ -74,6 +77,60 @@ func TestTheAuditLogHoldsEverythingAndVerifies(t *testing.T) {
 	})
 	if a := s.ask(martas, events.UserSubject("marta", events.VerbAuditVerify), events.VerifyAudit{}); a.Status != events.StatusApplied {
 		t.Errorf("marta may read runs, and is answered %+v", a)
+	}
+}
+
+// A partition whose checkpoint knows more than there is stands still until an
+// administrator lets it go on, which is in the audit log.
+func TestAnAdministratorLetsAStoppedPartitionGoOn(t *testing.T) {
+	dir := t.TempDir()
+	s := standIn(t, dir)
+	s.asAdmin(events.VerbApply, events.Apply{ID: "1", Files: []events.SourceFile{{Name: "d.yaml", Content: definitions}}}, nil)
+	var r events.RunView
+	s.asAdmin(events.VerbStart, events.StartRun{ID: "1", Workflow: "pooled"}, &r)
+	s.end()
+	vp := events.Partition("run", r.ID)
+
+	b, err := broker.Start(t.Context(), broker.Options{Dir: dir, Listen: broker.ListenNot, Sync: broker.SyncAlways})
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(b.Engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), events.CkptSubject(vp), []byte(`{"seq":1000000,"last":1000000}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	s = standIn(t, dir)
+	var list events.Epochs
+	s.asAdmin(events.VerbNewEpoch, events.NewEpoch{}, &list)
+	if len(list.Epochs) != 1 || list.Epochs[0].Partition != vp || list.Epochs[0].Resumed || list.Epochs[0].Checkpoint != 1_000_000 {
+		t.Fatalf("stopped: %+v, want partition %d", list.Epochs, vp)
+	}
+	cancel := func() events.Answer {
+		return s.ask(s.admin, events.AdminSubject("admin", events.VerbCancel), events.CancelRun{ID: "c", Run: r.ID})
+	}
+	if a := cancel(); a.Code != events.CodeStopped {
+		t.Errorf("a command to a stopped partition: %+v", a)
+	}
+	s.asAdmin(events.VerbNewEpoch, events.NewEpoch{Partition: &vp, Reason: "the disk was replaced", Confirm: true}, &list)
+	if len(list.Epochs) != 1 || !list.Epochs[0].Resumed {
+		t.Fatalf("%+v", list.Epochs)
+	}
+	if a := cancel(); a.Status != events.StatusApplied {
+		t.Errorf("a command after the epoch: %+v", a)
+	}
+	var page events.AuditPage
+	s.asAdmin(events.VerbAuditLog, events.ReadAudit{}, &page)
+	if !slices.ContainsFunc(page.Entries, func(e events.AuditEntry) bool {
+		return e.Kind == "epoch" && e.By == "admin" && e.Reason == "the disk was replaced" && e.Partition != nil && *e.Partition == vp
+	}) {
+		t.Errorf("the audit log does not tell of it: %+v", page.Entries)
 	}
 }
 

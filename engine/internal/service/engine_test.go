@@ -60,7 +60,13 @@ type stand struct {
 }
 
 func newStand(t *testing.T) *stand {
-	dir := t.TempDir()
+	s := standIn(t, t.TempDir())
+	s.asAdmin(events.VerbApply, events.Apply{ID: "1", Files: []events.SourceFile{{Name: "d.yaml", Content: definitions}}}, nil)
+	return s
+}
+
+// standIn is an engine with a data directory.
+func standIn(t *testing.T, dir string) *stand {
 	e, err := engine.New(engine.Options{Dir: dir, Listen: "127.0.0.1:0", HTTP: "none"})
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +88,6 @@ func newStand(t *testing.T) *stand {
 		t.Fatal(err)
 	}
 	s.admin = s.connect(*cred)
-	s.asAdmin(events.VerbApply, events.Apply{ID: "1", Files: []events.SourceFile{{Name: "d.yaml", Content: definitions}}}, nil)
 	return s
 }
 

@@ -53,6 +53,7 @@ type Options struct {
 	Index       *projection.Index
 	Journal     journal.Journal
 	Audit       audit.Store
+	Partitions  Partitions
 	Notes       *audit.Notes // of what stands in no record; may be nil
 	Broker      *broker.Broker
 	Emit        func(e events.Event, env, workflow string) error
@@ -92,7 +93,8 @@ func New(o Options) (*Service, error) {
 		events.VerbStart: s.start, events.VerbList: s.list, events.VerbGet: s.get, events.VerbWhy: s.why, events.VerbEval: s.eval,
 		events.VerbDecide: s.decide, events.VerbCancel: s.cancel, events.VerbPause: s.pause, events.VerbResume: s.resume, events.VerbRetry: s.retry,
 		events.VerbRecords: s.records, events.VerbVerify: s.verify, events.VerbAuditVerify: s.verifyAudit, events.VerbAuditLog: s.auditLog,
-		events.VerbOutput: s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
+		events.VerbNewEpoch: s.newEpoch,
+		events.VerbOutput:   s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
 		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbTexts: s.texts, events.VerbServer: s.server,
 		events.VerbEnvironments: s.environments, events.VerbEnvFree: s.freeEnvironment,
 		events.VerbEnvHold: s.holdEnvironment, events.VerbEnvUnhold: s.unholdEnvironment, events.VerbBreakGlass: s.breakGlass,
@@ -315,7 +317,7 @@ func (s *Service) respond(ctx context.Context, m *nats.Msg) []byte {
 		s.note(ctx, Principal{Name: m.Subject, Via: "bus"}, verb, m.Data, a)
 	} else {
 		limit := 30 * time.Second
-		if verb == events.VerbAuditVerify {
+		if verb == events.VerbAuditVerify || verb == events.VerbNewEpoch {
 			limit = longestVerification
 		}
 		ctx, cancel := context.WithTimeout(ctx, limit)
