@@ -82,3 +82,8 @@ demo: ## the whole story on this machine, in a minute
 
 clean: ## remove what the other targets made
 	rm -rf $(DIST) penstock
+
+## sim: simulate many installations; says how many steps, which faults struck and what was checked
+.PHONY: sim
+sim:
+	PENSTOCK_SIM_SEEDS=$${PENSTOCK_SIM_SEEDS:-3000} go test ./engine/internal/sim -run WhateverBefalls -v -timeout 3h

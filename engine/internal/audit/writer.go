@@ -93,7 +93,7 @@ func (w *Writer) session(ctx context.Context) error {
 		return err
 	}
 	w.confirmed.Store(at.pos)
-	g := &group{w: w, at: at, next: at.pos + 1, chain: newChain()}
+	g := &group{w: w, turn: make(chan struct{}, 1), at: at, next: at.pos + 1, chain: newChain()}
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var work sync.WaitGroup
@@ -173,7 +173,7 @@ type group struct {
 	w     *Writer
 	chain *chain
 
-	mu      sync.Mutex
+	turn    chan struct{} // full while somebody uses what follows; it is held while the store answers
 	at      place
 	next    uint64 // sequence that comes next
 	entries []taken
@@ -193,8 +193,8 @@ type taken struct {
 
 // take takes the next record of LOG.
 func (g *group) take(ctx context.Context, e journal.Entry) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.turn <- struct{}{}
+	defer func() { <-g.turn }()
 	if e.Seq > g.next {
 		g.missing = append(g.missing, [2]uint64{g.next, e.Seq - 1})
 		g.w.o.Log.Error("records are missing in the store", "from", g.next, "to", e.Seq-1)
@@ -231,12 +231,12 @@ func (g *group) take(ctx context.Context, e journal.Entry) error {
 
 // flush stores what was read.
 func (g *group) flush(ctx context.Context) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	g.turn <- struct{}{}
+	defer func() { <-g.turn }()
 	return g.store(ctx)
 }
 
-// store stores what was read as one group. The caller holds the lock.
+// store stores what was read as one group. It is the caller's turn.
 func (g *group) store(ctx context.Context) error {
 	if len(g.entries) == 0 || g.broken || g.next <= g.at.to { // of a torn group all that is missing goes at once
 		return nil

@@ -21,9 +21,9 @@ type partition struct {
 	vp     int
 	due    *deadlines
 	beats  *beats
-	floor  int64        // logical time of the newest record when it was taken
-	lead   atomic.Int64 // by how much it is ahead of the clock, accepted
-	settle sync.Mutex   // one finds out at a time: two would each invalidate what the other has found
+	floor  int64         // logical time of the newest record when it was taken
+	lead   atomic.Int64  // by how much it is ahead of the clock, accepted
+	settle chan struct{} // full while one finds out: two would each invalidate what the other has found
 
 	ctx    context.Context // ends when the partition is dropped
 	cancel context.CancelFunc
@@ -42,7 +42,7 @@ type partition struct {
 }
 
 func (o *Owner) newPartition(vp int) *partition {
-	p := &partition{o: o, vp: vp, due: newDeadlines(), beats: newBeats(), lanes: map[key]*lane{}, sending: map[string]bool{}, idle: make(chan struct{})}
+	p := &partition{o: o, vp: vp, due: newDeadlines(), beats: newBeats(), lanes: map[key]*lane{}, sending: map[string]bool{}, idle: make(chan struct{}), settle: make(chan struct{}, 1)}
 	p.ctx, p.cancel = context.WithCancel(o.ctx)
 	p.going, p.quiet = context.WithCancel(p.ctx)
 	return p

@@ -27,8 +27,8 @@ var errUnsettled = errors.New("the outcome is unknown")
 // findOut settles a record whose outcome is unknown: own the partition anew,
 // so that nothing of before can still get in, and read what is there.
 func (p *partition) findOut(w *write) (uint64, error) {
-	p.settle.Lock()
-	defer p.settle.Unlock()
+	p.settle <- struct{}{}
+	defer func() { <-p.settle }()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		if why := p.refusing(); why != nil {
 			return 0, fmt.Errorf("%w: %w", errUnsettled, why)
@@ -100,8 +100,8 @@ func (p *partition) standing() (uint64, error) {
 // is stored: the partition may have been owned anew by ourselves meanwhile, may
 // be stopped or given up, or may be another engine's now.
 func (p *partition) fenced() error {
-	p.settle.Lock()
-	defer p.settle.Unlock()
+	p.settle <- struct{}{}
+	defer func() { <-p.settle }()
 	if why := p.refusing(); why != nil {
 		return why
 	}

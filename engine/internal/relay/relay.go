@@ -55,7 +55,7 @@ type Relay struct {
 	mu    sync.Mutex
 	pools map[[2]string]bool
 
-	storing sync.Mutex // one stores checkpoints at a time, so that none goes back
+	storing chan struct{} // full while one stores checkpoints, so that none goes back
 	once    sync.Once
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -67,7 +67,7 @@ func New(o Options) *Relay {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Relay{o: o, queue: make(chan *ticket, 4096), pools: map[[2]string]bool{}}
+	r := &Relay{o: o, queue: make(chan *ticket, 4096), pools: map[[2]string]bool{}, storing: make(chan struct{}, 1)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -445,8 +445,8 @@ func (r *Relay) checkpoints() {
 
 // checkpoint stores the checkpoints of those partitions that have moved.
 func (r *Relay) checkpoint(ctx context.Context, parts iter.Seq[*part]) error {
-	r.storing.Lock()
-	defer r.storing.Unlock()
+	r.storing <- struct{}{}
+	defer func() { <-r.storing }()
 	data := map[int][]byte{}
 	moved := map[*part]owner.Checkpoint{}
 	for p := range parts {

@@ -1,0 +1,381 @@
+package sim
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/penstock-cd/penstock/engine/env"
+	"github.com/penstock-cd/penstock/engine/internal/fakejs"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// entry is a message of LOG.
+type entry struct {
+	seq   uint64
+	vp    int
+	owner string // of an owner record: who has stored it
+	rec   *record.Record
+	hash  string
+	data  []byte
+	state any
+}
+
+func (e *entry) String() string {
+	if e.rec == nil {
+		return fmt.Sprintf("sequence %d: owner record of %s for partition %d", e.seq, e.owner, e.vp)
+	}
+	return fmt.Sprintf("sequence %d: %s %s, version %d, %s %s by %s, written by %s", e.seq, e.rec.Aggregate, e.rec.ID, e.rec.V, e.rec.In.Kind,
+		e.rec.In.ID, e.rec.In.By, e.rec.Engine)
+}
+
+// read reads a message of LOG.
+func read(m fakejs.Stored) (*entry, error) {
+	e := &entry{seq: m.Seq, data: m.Data}
+	if _, err := fmt.Sscanf(m.Subject, "penstock.own.%d", &e.vp); err == nil {
+		e.owner, _, _ = strings.Cut(string(m.Data), " ")
+		return e, nil
+	}
+	if _, err := fmt.Sscanf(m.Subject, "penstock.log.%d.", &e.vp); err != nil {
+		return nil, fmt.Errorf("sequence %d: subject %s is nobody's", m.Seq, m.Subject)
+	}
+	r, err := record.Decode(m.Data)
+	if err != nil {
+		return nil, err
+	}
+	if events.LogSubject(r.Aggregate, r.ID) != m.Subject {
+		return nil, fmt.Errorf("sequence %d: the record of %s %s lies at %s", m.Seq, r.Aggregate, r.ID, m.Subject)
+	}
+	e.rec, e.hash = r, record.Hash(m.Data)
+	switch r.Aggregate {
+	case record.Run:
+		e.state, err = run.Load(r.State)
+	case record.Environment:
+		e.state, err = env.LoadEnvironment(r.State)
+	}
+	return e, err
+}
+
+// acknowledged is what somebody was answered.
+type acknowledged struct {
+	agg, id string
+	in      record.Input
+	answer  events.Answer
+}
+
+// tale is what is known of LOG so far, and what the outside was told.
+type tale struct {
+	owners map[int]*entry             // last owner record by partition
+	lives  map[[2]string][]*entry     // records by aggregate
+	inputs map[string]int             // how often an input was applied
+	held   map[string]map[string]bool // workers that were granted an attempt
+	fired  map[string]int
+	grants map[string]map[int64]string // run by environment and grant
+	tasks  map[string]*events.Task     // that were issued
+	acks   []acknowledged
+	asked  map[string]bool            // runs that people want
+	events map[string]bool            // events that were acknowledged, by the identity of their record
+	claims map[string]map[string]bool // by task: workers that were told that they have it
+	target *target
+	cats   *catalogs
+	stored int        // messages of LOG
+	audit  *auditedAs // what became of the audit log, at the end
+}
+
+// auditedAs is what the audit log says of itself.
+type auditedAs struct {
+	records  int
+	problems []string
+	err      error
+}
+
+func newTale(g *target, c *catalogs) *tale {
+	return &tale{owners: map[int]*entry{}, lives: map[[2]string][]*entry{}, inputs: map[string]int{}, held: map[string]map[string]bool{},
+		fired: map[string]int{}, grants: map[string]map[int64]string{}, tasks: map[string]*events.Task{}, asked: map[string]bool{},
+		events: map[string]bool{}, claims: map[string]map[string]bool{}, target: g, cats: c}
+}
+
+func (t *tale) life(agg, id string) []*entry { return t.lives[[2]string{agg, id}] }
+
+// before is the record of the same aggregate before e.
+func (t *tale) before(e *entry) *entry {
+	life := t.life(e.rec.Aggregate, e.rec.ID)
+	if len(life) == 0 {
+		return nil
+	}
+	return life[len(life)-1]
+}
+
+func (t *tale) runs() []string {
+	var ids []string
+	for k := range t.lives {
+		if k[0] == record.Run {
+			ids = append(ids, k[1])
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (t *tale) run(id string) *run.State {
+	life := t.life(record.Run, id)
+	if len(life) == 0 {
+		return nil
+	}
+	s, _ := life[len(life)-1].state.(*run.State)
+	return s
+}
+
+// add looks at the next message of LOG with all checks.
+func (t *tale) add(e *entry) error {
+	for _, c := range checks {
+		if c.see == nil {
+			continue
+		}
+		if err := c.see(t, e); err != nil {
+			return fmt.Errorf("%s, %s: %w (%v)", c.id, c.what, err, e)
+		}
+	}
+	t.keep(e)
+	return nil
+}
+
+// keep adds a message to the tale.
+func (t *tale) keep(e *entry) {
+	t.stored++
+	if e.rec == nil {
+		t.owners[e.vp] = e
+		return
+	}
+	k := [2]string{e.rec.Aggregate, e.rec.ID}
+	t.lives[k] = append(t.lives[k], e)
+	for _, task := range e.rec.Tasks {
+		t.tasks[task.ID] = task
+	}
+}
+
+// told looks at what was answered lately.
+func (t *tale) told() error {
+	for _, a := range t.acks {
+		for _, c := range checks {
+			if c.told == nil {
+				continue
+			}
+			if err := c.told(t, a); err != nil {
+				return fmt.Errorf("%s, %s: %w", c.id, c.what, err)
+			}
+		}
+	}
+	t.acks = t.acks[:0]
+	return nil
+}
+
+// end looks at everything, when nothing moves any more.
+func (t *tale) end() error {
+	for _, c := range checks {
+		if c.end == nil {
+			continue
+		}
+		if err := c.end(t); err != nil {
+			return fmt.Errorf("%s, %s: %w", c.id, c.what, err)
+		}
+	}
+	return nil
+}
+
+// book keeps the tale of a world.
+type book struct {
+	w    *world
+	next uint64
+
+	mu    sync.Mutex
+	tale  *tale
+	wrong error
+	now   []acknowledged
+	seen  int // records
+}
+
+func newBook(w *world) *book { return &book{w: w, next: 1, tale: newTale(w.target, w.cats)} }
+
+func (b *book) fail(format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.wrong = cmp.Or(b.wrong, fmt.Errorf(format, args...))
+}
+
+// answered is told of every answer that an engine gives.
+func (b *book) answered(agg, id string, in record.Input, a events.Answer) {
+	if in.Kind == heartbeat {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now = append(b.now, acknowledged{agg, id, in, a})
+}
+
+// told is told of every answer that a person gets.
+func (b *book) told(agg, id string, in record.Input, a events.Answer) { b.answered(agg, id, in, a) }
+
+// granted is told by a worker what it was answered.
+func (b *book) granted(task *events.Task, worker string, a events.Answer) {
+	if a.Status != events.StatusApplied && a.Status != events.StatusAlready {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.tale.claims[task.ID] == nil {
+		b.tale.claims[task.ID] = map[string]bool{}
+	}
+	b.tale.claims[task.ID][worker] = true
+}
+
+func (b *book) expects(run string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tale.asked[run] = false
+}
+
+func (b *book) publishes(string) {}
+
+// published is told when an event was acknowledged to its publisher.
+func (b *book) published(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tale.events[record.Derive("event", "acme", "acme", id)] = true
+}
+
+// look reads what is new in LOG and checks it.
+func (b *book) look() error {
+	news := b.w.server.Messages(events.StreamLog, b.next)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range news {
+		e, err := read(m)
+		if err == nil {
+			err = b.tale.add(e)
+		}
+		if err != nil {
+			return err
+		}
+		b.next = m.Seq + 1
+		b.seen++
+	}
+	b.tale.acks = append(b.tale.acks, b.now...)
+	b.now = nil
+	return cmp.Or(b.wrong, b.tale.told())
+}
+
+// pick gives a run that is not over, if there is one.
+func (b *book) pick(n int) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ids []string
+	for _, id := range b.tale.runs() {
+		if !b.tale.run(id).Done() {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return ""
+	}
+	return ids[n%len(ids)]
+}
+
+// open gives a run that asks people.
+func (b *book) open(n int) (string, *run.State) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ids []string
+	for _, id := range b.tale.runs() {
+		if b.tale.run(id).Open != nil {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return "", nil
+	}
+	id := ids[n%len(ids)]
+	return id, b.tale.run(id)
+}
+
+// settled says what is not yet as it must be in the end.
+func (b *book) settled() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tale.alive()
+}
+
+// last looks at everything at the end.
+func (b *book) last() error {
+	audit := b.w.audited()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tale.audit = audit
+	return cmp.Or(b.wrong, b.tale.end())
+}
+
+// alive says which run neither goes on nor waits for people, and what was
+// acknowledged and not done.
+func (t *tale) alive() error {
+	for _, id := range t.runs() {
+		s := t.run(id)
+		if s.Done() {
+			continue
+		}
+		d, err := t.definitions(s.Catalog, t.cats.Current().Digest, s.Workflow)
+		if err != nil {
+			return err
+		}
+		why := run.Why(d, s, s.Now)
+		if !slices.ContainsFunc(why, func(r events.WaitReason) bool { return forPeople(t, r) }) {
+			return fmt.Errorf("run %s neither ends nor waits for people: %s", id, reasons(why))
+		}
+	}
+	for id := range t.events {
+		if len(t.life(record.Event, id)) == 0 {
+			return fmt.Errorf("an event that was acknowledged has no record: %s", id)
+		}
+	}
+	return nil
+}
+
+// forPeople says whether people have to do something; a run that waits for one
+// of those waits for them too.
+func forPeople(t *tale, r events.WaitReason) bool {
+	switch r.What {
+	case "approval", "held", "paused", "lock", "key", "child":
+		return true
+	}
+	return false
+}
+
+func reasons(why []events.WaitReason) string {
+	var all []string
+	for _, r := range why {
+		all = append(all, r.What+": "+r.Summary)
+	}
+	return strings.Join(all, "; ")
+}
+
+func (t *tale) definitions(started, inForce, workflow string) (run.Definitions, error) {
+	pinned, err := t.cats.ByDigest(started)
+	if err != nil {
+		return run.Definitions{}, err
+	}
+	now, err := t.cats.ByDigest(inForce)
+	if err != nil {
+		return run.Definitions{}, err
+	}
+	if pinned.Workflows[workflow] == nil {
+		return run.Definitions{}, errors.New("there is no workflow " + workflow)
+	}
+	return run.Definitions{Workflow: pinned.Workflows[workflow], Kinds: pinned.Kinds, Now: now}, nil
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,274 @@
+package sim
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/penstock-cd/penstock/engine/env"
+	"github.com/penstock-cd/penstock/engine/internal/fakejs"
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
+	"github.com/penstock-cd/penstock/events"
+)
+
+// healthy is a plan without faults in which everything happens that checks look at.
+func healthy() plan {
+	p := draw(1)
+	p.engines, p.workers, p.lasts, p.sync = 2, 2, 40*time.Second, journal.SyncAlways
+	p.deeds = []deed{{0, "start job", "ana", 1}, {0, "start release", "ana", 2}, {5, "start tenant", "marta", 3}, {9, "push", "li", 4},
+		{9000, "approve", "marta", 0}, {15000, "approve", "marta", 1}, {16000, "start job", "ana", 5}, {20000, "cancel", "ana", 7}, {22000, "approve", "li", 0}}
+	return p
+}
+
+// history is what a healthy simulation leaves behind.
+type history struct {
+	messages []fakejs.Stored
+	target   *target
+	cats     *catalogs
+}
+
+func lived(t *testing.T) history {
+	t.Helper()
+	h := history{cats: newCatalogs(compile(t, definitions))}
+	o := simulateAnd(t, healthy(), h.cats, func(w *world) {
+		h.messages, h.target = w.server.Messages(events.StreamLog, 0), w.target
+	})
+	if o.err != nil {
+		t.Fatal(o.err)
+	}
+	return h
+}
+
+// entries reads the messages anew.
+func (h history) entries(t *testing.T) []*entry {
+	t.Helper()
+	var list []*entry
+	for _, m := range h.messages {
+		e, err := read(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// found gives the index of the first entry that fits.
+func found(t *testing.T, list []*entry, fits func(*entry) bool) int {
+	t.Helper()
+	i := slices.IndexFunc(list, fits)
+	if i < 0 {
+		t.Fatal("the healthy history has nothing of that kind")
+	}
+	return i
+}
+
+func cause(kind string) func(*entry) bool {
+	return func(e *entry) bool {
+		return e.rec != nil && e.rec.In.Kind == kind && e.rec.Answer.Status == events.StatusApplied
+	}
+}
+
+// previous gives the entry of the same aggregate before that at i.
+func previous(list []*entry, i int) *entry {
+	for j := i - 1; j >= 0; j-- {
+		if list[j].rec != nil && list[j].rec.Aggregate == list[i].rec.Aggregate && list[j].rec.ID == list[i].rec.ID {
+			return list[j]
+		}
+	}
+	return nil
+}
+
+// Every check notices what it is for: a healthy history passes, and the same
+// history with one thing changed does not.
+func TestEveryCheckCanFail(t *testing.T) {
+	h := lived(t)
+	clone := func(e *entry) *entry {
+		c := *e
+		r := *e.rec
+		c.rec = &r
+		return &c
+	}
+	for id, change := range map[string]func(*tale, []*entry) []*entry{
+		"I1": func(tl *tale, list []*entry) []*entry {
+			tl.acks = append(tl.acks, acknowledged{record.Run, "job1", record.Input{Kind: record.InStart}, events.Answer{Status: events.StatusApplied, Record: 999}})
+			return list
+		},
+		"I2": func(_ *tale, list []*entry) []*entry {
+			i := found(t, list, cause(record.InStart))
+			return slices.Delete(list, i, i+1)
+		},
+		"I3": func(_ *tale, list []*entry) []*entry {
+			i := found(t, list, cause(record.InAttemptFinish))
+			list[i].data = []byte(strings.Replace(string(list[i].data), `"outcome":"succeeded"`, `"outcome":"failed"`, 1))
+			return list
+		},
+		"I4": func(tl *tale, list []*entry) []*entry {
+			tl.target = &target{}
+			return list
+		},
+		"I5": func(_ *tale, list []*entry) []*entry {
+			i := found(t, list, cause(record.InAttemptStart))
+			other := clone(list[i])
+			other.rec.In.Attempt = &record.Attempt{Task: list[i].rec.In.Attempt.Task, Worker: "somebody else"}
+			return slices.Insert(list, i+1, other)
+		},
+		"I6": func(_ *tale, list []*entry) []*entry {
+			i := found(t, list, func(e *entry) bool {
+				s, ok := e.state.(*env.Environment)
+				return ok && s.Holder != nil
+			})
+			other := clone(list[i])
+			other.state = &env.Environment{Line: env.Line{Holder: &env.Holder{Run: "another", Grant: list[i].state.(*env.Environment).Holder.Grant}}}
+			return slices.Insert(list, i+1, other)
+		},
+		"I7": func(tl *tale, list []*entry) []*entry {
+			tl.acks = append(tl.acks, acknowledged{record.Run, "job1", record.Input{ID: "lost", Kind: record.InDecide, By: "ana"}, events.Answer{Status: events.StatusApplied}})
+			return list
+		},
+		"I9": func(_ *tale, list []*entry) []*entry {
+			list[found(t, list, cause(record.InDecide))].rec.In.By = "mallory"
+			return list
+		},
+		"I11": func(_ *tale, list []*entry) []*entry {
+			i := found(t, list, cause(record.InDecide))
+			previous(list, i).state.(*run.State).Open.Expires = list[i].rec.T
+			return list
+		},
+		"I12": func(_ *tale, list []*entry) []*entry {
+			i := found(t, list, func(e *entry) bool { return cause(record.InTimer)(e) && e.rec.Aggregate == record.Run })
+			list[i].rec.T = 1
+			return list
+		},
+		"I13": func(_ *tale, list []*entry) []*entry {
+			i := found(t, list, cause(record.InAttemptStart))
+			previous(list, i).state.(*run.State).Cancel = &run.Cancelled{By: "ana"}
+			return list
+		},
+		"I14": func(_ *tale, list []*entry) []*entry {
+			list[found(t, list, cause(record.InAttemptFinish))].rec.Engine = "a zombie"
+			return list
+		},
+		"I15": func(tl *tale, list []*entry) []*entry {
+			tl.audit = &auditedAs{records: len(list) - 1}
+			return list
+		},
+		"I18": func(_ *tale, list []*entry) []*entry { return list[:found(t, list, cause(record.InAttemptStart))+1] },
+		"I21": func(_ *tale, list []*entry) []*entry {
+			list[found(t, list, cause(record.InAttemptFinish))].state.(*run.State).Catalog = "sha256:others"
+			return list
+		},
+	} {
+		t.Run(id, func(t *testing.T) {
+			i := slices.IndexFunc(checks, func(c check) bool { return c.id == id })
+			if err := h.replay(t, checks[i], nil); err != nil {
+				t.Fatalf("the healthy history does not pass: %v", err)
+			}
+			if err := h.replay(t, checks[i], change); err == nil {
+				t.Error("it notices nothing")
+			}
+		})
+	}
+	if len(checks) != 15 {
+		t.Errorf("there are %d checks: each needs a case here", len(checks))
+	}
+}
+
+// replay looks at the history with one check.
+func (h history) replay(t *testing.T, c check, change func(*tale, []*entry) []*entry) error {
+	tl := newTale(h.target, h.cats)
+	list := h.entries(t)
+	if change != nil {
+		list = change(tl, list)
+	}
+	for _, e := range list {
+		if c.see != nil {
+			if err := c.see(tl, e); err != nil {
+				return err
+			}
+		}
+		tl.keep(e)
+	}
+	if c.told != nil {
+		for _, a := range tl.acks {
+			if err := c.told(tl, a); err != nil {
+				return err
+			}
+		}
+	}
+	if c.end != nil {
+		return c.end(tl)
+	}
+	return nil
+}
+
+// wrong runs seeds until one is reported, with what it is reported as.
+func wrong(t *testing.T, seeds int, change func(*plan), ids ...string) {
+	t.Helper()
+	cats := newCatalogs(compile(t, definitions))
+	var others []string
+	for seed := range seeds {
+		p := draw(uint64(seed + 1))
+		change(&p)
+		o := simulate(t, p, cats)
+		if o.err == nil {
+			continue
+		}
+		for _, id := range ids {
+			if strings.HasPrefix(o.err.Error(), id+",") {
+				return
+			}
+		}
+		others = append(others, o.err.Error())
+	}
+	t.Errorf("nobody reports any of %v in %d seeds; what was reported: %v", ids, seeds, others)
+}
+
+// Without the fence on the server, a zombie writes, and that is reported.
+func TestAMissingFenceIsReported(t *testing.T) {
+	wrong(t, 20, func(p *plan) {
+		p.broken.Expectations, p.engines = true, 3
+		for i := range p.deeds {
+			if p.deeds[i].fault() {
+				p.deeds[i] = deed{p.deeds[i].at, "zombie", engineNames[i%3], 100 + 50*i}
+			}
+		}
+		for i := range 8 {
+			p.deeds = append(p.deeds, deed{5000 + 9000*i, "zombie", engineNames[i%3], 300})
+		}
+		slices.SortStableFunc(p.deeds, func(a, b deed) int { return a.at - b.at })
+	}, "I14", "I2")
+}
+
+// losing is a publisher that says of every third message that it is stored,
+// and stores it not.
+type losing struct {
+	journal.Publisher
+	n atomic.Int64
+}
+
+func (l *losing) Publish(msgs ...journal.Message) {
+	for _, m := range msgs {
+		if l.n.Add(1)%3 != 0 {
+			l.Publisher.Publish(m)
+			continue
+		}
+		go m.Done(1, nil)
+	}
+}
+
+func (l *losing) Close(ctx context.Context) error { return l.Publisher.Close(ctx) }
+
+// A relay that loses tasks leaves runs that nobody brings to an end, and that
+// is reported.
+func TestALostTaskIsReported(t *testing.T) {
+	wrong(t, 5, func(p *plan) {
+		p.patience = 10 * time.Minute
+		p.publisher = func(j journal.Publisher) journal.Publisher { return &losing{Publisher: j} }
+	}, "I18")
+}
