@@ -65,3 +65,39 @@ func harness(t *testing.T, sync string) journaltest.Harness {
 		},
 	}
 }
+
+// gap loses the next message that a consumer gives.
+type gap struct{ next atomic.Bool }
+
+func (g *gap) Submit(e *fakejs.Event) {
+	e.Arrive(fakejs.Fate{Gap: e.Kind == fakejs.Delivery && g.next.Swap(false)})
+}
+
+// A record that is lost on its way to a reader is given all the same, also
+// when none comes after it.
+func TestTheLastRecordIsGivenWhenItIsLostOnItsWay(t *testing.T) {
+	net := &gap{}
+	s := fakejs.New(fakejs.Options{Net: net})
+	admin := s.Client("admin")
+	for _, cfg := range journal.Streams(1) {
+		if _, err := admin.CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := admin.Publish(t.Context(), "penstock.log.1.run.a", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.OpenOn(t.Context(), s.Client("engine"), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close(t.Context())
+	net.next.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	n := 0
+	err = j.From(ctx, 1, func(journal.Entry) error { n++; return nil })
+	if err != nil || n != 1 {
+		t.Errorf("%d records were given, want 1: %v", n, err)
+	}
+}

@@ -99,7 +99,7 @@ func (r *reader) session(ctx context.Context) (progress bool, err error) {
 			return progress, fmt.Errorf("stream %s: reading: %w", r.stream, err)
 		}
 		if n == 0 {
-			if err := r.quiet(ctx, cons); err != nil {
+			if err := r.quiet(ctx, cons, given); err != nil {
 				return progress, err
 			}
 		}
@@ -135,8 +135,9 @@ func (r *reader) give(msg jetstream.Msg, given *uint64) error {
 }
 
 // quiet looks whether nothing came because there is nothing: a server that
-// was restarted has forgotten the consumer.
-func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer) error {
+// was restarted has forgotten the consumer, and a message that was lost on its
+// way is missed by nobody while none comes after it.
+func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer, given uint64) error {
 	if r.idle != nil {
 		if err := r.idle(ctx); err != nil {
 			return err
@@ -144,8 +145,12 @@ func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer) error {
 	}
 	ctx, cancel := oneRequest(ctx)
 	defer cancel()
-	if _, err := cons.Info(ctx); err != nil {
+	info, err := cons.Info(ctx)
+	if err != nil {
 		return fmt.Errorf("stream %s: reading: %w", r.stream, err)
+	}
+	if info.Delivered.Consumer != given {
+		return fmt.Errorf("stream %s: reading: a message was lost on its way", r.stream)
 	}
 	return nil
 }
