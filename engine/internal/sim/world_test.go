@@ -306,14 +306,15 @@ const rest = 15 * time.Second
 
 // settle runs until every run has ended or waits for people.
 func (w *world) settle() error {
-	end, since := time.Now().Add(w.plan.patience), time.Now()
+	end, since, seen := time.Now().Add(w.plan.patience), time.Now(), 0
 	for time.Now().Before(end) && time.Since(since) < rest {
 		w.net.step(5 * time.Second)
 		if err := w.book.look(); err != nil {
 			return err
 		}
-		if w.net.number%16 == 0 && w.book.settled() != nil {
-			since = time.Now()
+		// The audit log may be a second behind what was stored last.
+		if w.book.seen != seen || w.net.number%16 == 0 && w.book.settled() != nil {
+			since, seen = time.Now(), w.book.seen
 		}
 	}
 	return w.book.last()
