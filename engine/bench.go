@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -35,7 +36,10 @@ type BenchOptions struct {
 	// Work does tasks of BenchKind that comes on conn, so many at a time as
 	// slots, until ctx ends. Its handler does nothing. Required.
 	Work func(ctx context.Context, conn *bus.Conn, slots int) error
-	// Only are the ids of what to measure: B1, B2, B3; all of them when empty.
+	// Process makes the command that runs BenchProcess, or another command of
+	// this program, in a process of its own. Required for B4 and more.
+	Process func(ctx context.Context, args ...string) *exec.Cmd
+	// Only are the ids of what to measure, B1 to B8; all of them when empty.
 	Only []string
 	// InFlight are numbers of runs in flight, for B1 and B2; 100 and 1000.
 	InFlight []int
@@ -45,6 +49,8 @@ type BenchOptions struct {
 	Rounds int
 	// Trips is how many task round trips a round of B3 has; 250.
 	Trips int
+	// Runs is how many runs wait in B4; 100,000.
+	Runs int
 	// Progress is told, in a line, what is measured now; may be nil.
 	Progress func(line string)
 	Log      *slog.Logger
@@ -68,8 +74,12 @@ type BenchResult struct {
 	What  string  `json:"what"`
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit"`
-	Floor float64 `json:"floor"`
+	Floor float64 `json:"floor"` // 0 where there is none
 	Ratio float64 `json:"ratio"` // Value/Floor
+	// FloorIs says what the floor is, where it is not the bare loop that
+	// stores and hands out the same.
+	FloorIs string `json:"floorIs,omitempty"`
+	Note    string `json:"note,omitempty"`
 	// CPU and FloorCPU are microseconds of processor time for each round
 	// trip, workers and the NATS server included; 0 where they are not known.
 	CPU      float64 `json:"cpuMicros,omitempty"`
@@ -79,7 +89,7 @@ type BenchResult struct {
 }
 
 // benchIDs are what Bench can measure.
-var benchIDs = []string{"B1", "B2", "B3"}
+var benchIDs = []string{"B1", "B2", "B3", "B4", "B6", "B7", "B8"}
 
 func (o BenchOptions) withDefaults() (BenchOptions, error) {
 	if o.Dir == "" || o.Work == nil {
@@ -104,6 +114,10 @@ func (o BenchOptions) withDefaults() (BenchOptions, error) {
 	if len(o.InFlight) == 0 {
 		o.InFlight = []int{100, 1000}
 	}
+	if o.Runs < 0 || o.Runs > 10_000_000 {
+		return o, fmt.Errorf("bench: %d runs that wait: must be from 1 to 10000000", o.Runs)
+	}
+	o.Runs = cmp.Or(o.Runs, 100_000)
 	o.Span, o.Rounds, o.Trips = cmp.Or(o.Span, 2*time.Second), cmp.Or(o.Rounds, 3), cmp.Or(o.Trips, 250)
 	if o.Progress == nil {
 		o.Progress = func(string) {}
@@ -130,6 +144,16 @@ func Bench(ctx context.Context, o BenchOptions) (*BenchReport, error) {
 		if err := benchSync(ctx, o, r, sync, ids); err != nil {
 			return nil, err
 		}
+	}
+	for _, id := range o.Only {
+		if slices.Contains([]string{"B1", "B2", "B3"}, id) {
+			continue
+		}
+		results, err := benchScale(ctx, o, id)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", id, err)
+		}
+		r.Results = append(r.Results, results...)
 	}
 	slices.SortStableFunc(r.Results, func(a, b BenchResult) int { return strings.Compare(a.ID, b.ID) })
 	return r, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -34,14 +35,22 @@ docs/performance.md says what the numbers mean.
 
   B1  task round trips per second, on disk before each answer
   B2  the same, synced to disk now and then
-  B3  how long one round trip takes on an idle system`,
+  B3  how long one round trip takes on an idle system
+
+The others start processes of their own, and have another floor or none:
+
+  B4  many runs that wait: memory for each, and how long a start takes
+  B6  how fast a run goes on that has a long history
+  B7  cold start and idle memory of a server
+  B8  check of 1,000 workflow files, and 1,000 scenario tests`,
 		Example: `  penstock bench
+  penstock bench --only B4 --runs 1000000
   penstock bench --only B1 --inflight 100,1000,4000 --seconds 5
   penstock bench --only B1 --inflight 1000 --profile cpu.pprof`,
 		Args: args(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Only, o.Span = words(strings.ToUpper(only)), time.Duration(seconds*float64(time.Second))
-			o.Work = a.benchWorker
+			o.Work, o.Process = a.benchWorker, self
 			if !a.quietBench() {
 				o.Progress = func(line string) { a.note("%s", line) }
 			}
@@ -49,13 +58,35 @@ docs/performance.md says what the numbers mean.
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&only, "only", "", "measure only these `IDS`, with commas (default: B1,B2,B3)")
+	f.StringVar(&only, "only", "", "measure only these `IDS`, with commas (default: all)")
 	f.IntSliceVar(&o.InFlight, "inflight", []int{100, 1000}, "`NUMBERS` of runs in flight for B1 and B2")
 	f.Float64Var(&seconds, "seconds", 2, "how long a side is measured at a time, at most 60")
+	f.IntVar(&o.Runs, "runs", 100_000, "`NUMBER` of runs that wait, for B4; a million take a few gigabytes of disk")
 	f.IntVar(&o.Rounds, "rounds", 3, "how often each side is measured, for latency three times as often; medians are shown")
 	f.StringVar(&dir, "dir", "", "`DIR` on the disk to measure (default: the system's temporary directory)")
-	f.StringVar(&profile, "profile", "", "write a CPU profile, of both sides, to this `FILE`")
+	f.StringVar(&profile, "profile", "", "write a CPU profile of this process, both sides of B1 to B3, to this `FILE`")
 	return cmd
+}
+
+// self is the command that runs this program again.
+func self(ctx context.Context, args ...string) *exec.Cmd {
+	program, err := os.Executable()
+	if err != nil {
+		program = os.Args[0]
+	}
+	return exec.CommandContext(ctx, program, args...)
+}
+
+// benchProcessCommand is what a benchmark starts; people never call it.
+func (a *app) benchProcessCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "bench-process ROLE OPTIONS",
+		Hidden: true,
+		Args:   args("ROLE", "OPTIONS"),
+		RunE: func(cmd *cobra.Command, arg []string) error {
+			return stopped(cmd.Context(), engine.BenchProcess(cmd.Context(), arg[0], arg[1], a.stdin, a.stdout))
+		},
+	}
 }
 
 func (a *app) quietBench() bool { return a.output == "json" && !terminal(a.stderr) }
@@ -116,14 +147,30 @@ func (a *app) printBench(r *engine.BenchReport) {
 		"A run stores", fmt.Sprintf("%d records, %d tasks, %d events; %d bytes", r.PerRun.Records, r.PerRun.Tasks, r.PerRun.Events, r.Bytes))
 	fmt.Fprintln(a.stdout)
 	t := table{head: []string{"ID", "WHAT", "PENSTOCK", "FLOOR", "RATIO", "CPU", "FLOOR CPU", "TARGET", "MET"}}
+	notes := []string{}
 	for _, x := range r.Results {
-		met := "no"
+		met, floor, ratio := "no", "", ""
 		if x.Met {
 			met = "yes"
 		}
-		t.add(x.ID, x.What, benchNumber(x.Value, x.Unit), benchNumber(x.Floor, x.Unit), fmt.Sprintf("%.2f", x.Ratio), benchCPU(x.CPU), benchCPU(x.FloorCPU), x.Target, met)
+		if x.Floor > 0 {
+			floor, ratio = benchNumber(x.Floor, x.Unit), fmt.Sprintf("%.2f", x.Ratio)
+		}
+		t.add(x.ID, x.What, benchNumber(x.Value, x.Unit), floor, ratio, benchCPU(x.CPU), benchCPU(x.FloorCPU), x.Target, met)
+		if x.FloorIs != "" {
+			notes = append(notes, fmt.Sprintf("%s, %s: the floor is %s", x.ID, x.What, x.FloorIs))
+		}
+		if x.Note != "" {
+			notes = append(notes, fmt.Sprintf("%s, %s: %s", x.ID, x.What, x.Note))
+		}
 	}
 	t.print(a.stdout, "")
+	for i, n := range notes {
+		if i == 0 {
+			fmt.Fprintln(a.stdout)
+		}
+		fmt.Fprintln(a.stdout, n)
+	}
 }
 
 func benchNumber(v float64, unit string) string {

@@ -41,7 +41,7 @@ func (a *app) commands() map[string][]*cobra.Command {
 		"definitions": {a.showCommand(), a.graphCommand(), a.diffCommand(),
 			a.initCommand(), a.checkCommand(), a.testCommand(), a.evalCommand(), a.schemaCommand(), a.applyCommand(), a.definitionsCommand(), a.environmentsCommand()},
 		"events": {a.eventsCommand(), a.auditCommand()},
-		"server": {a.demoCommand(), a.serverCommand(), a.workerCommand(), a.superviseCommand(), a.statusCommand(), a.healthcheckCommand(), a.authCommand(), a.credentialCommand(), a.adminCommand(), a.benchCommand(), a.versionCommand()},
+		"server": {a.demoCommand(), a.serverCommand(), a.workerCommand(), a.superviseCommand(), a.statusCommand(), a.healthcheckCommand(), a.authCommand(), a.credentialCommand(), a.adminCommand(), a.benchCommand(), a.benchProcessCommand(), a.versionCommand()},
 	}
 }
 

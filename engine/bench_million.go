@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/scale"
+)
+
+// stateSize is how many bytes the states of idle runs have.
+const stateSize = 1024
+
+// benchMillion starts an engine, in a process of its own, on a store with no
+// run and on one with many that wait for an approval.
+func benchMillion(ctx context.Context, o BenchOptions, dir string) (results []BenchResult, err error) {
+	s, err := o.startStore(ctx, filepath.Join(dir, "nats"), true)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.Stop()) }()
+	o.Progress("B4: an engine without runs")
+	empty, err := o.startIdle(ctx, s, filepath.Join(dir, "empty"), 0)
+	if err != nil {
+		return nil, err
+	}
+	o.Progress(fmt.Sprintf("B4: %d runs that wait for an approval are stored", o.Runs))
+	filled, floor, err := fillStore(ctx, s, filepath.Join(dir, "filling"), o.Runs)
+	if err != nil {
+		return nil, err
+	}
+	o.Progress(fmt.Sprintf("B4: an engine with %d runs", o.Runs))
+	full, err := o.startIdle(ctx, s, filepath.Join(dir, "full"), o.Runs)
+	if err != nil {
+		return nil, err
+	}
+	what := fmt.Sprintf("%d runs waiting for an approval", o.Runs)
+	each := float64(full.live-empty.live) / float64(o.Runs)
+	memory := atMost("B4", what+": engine memory for each, with its timer", "B", each, 160, "100 B and 60 B for the timer")
+	memory.Note = fmt.Sprintf("states of %d bytes, records of %d; resident after the start %d MB, of an engine without runs %d MB",
+		filled.State, filled.Bytes/int64(o.Runs), full.resident>>20, empty.resident>>20)
+	ready := atMost("B4", what+": from the start of the process to ready", "s", full.ready.Seconds(), 15, "15 s").
+		beside(floor.Seconds(), "bare ordered reading of the last record of each")
+	return []BenchResult{memory, ready}, nil
+}
+
+// idle is an engine that has nothing to do.
+type idle struct {
+	ready          time.Duration // from the start of its process
+	live, resident int64
+}
+
+// startIdle starts an engine that must find so many runs, measures it and stops it.
+func (o BenchOptions) startIdle(ctx context.Context, s *store, dir string, runs int) (found idle, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return found, err
+	}
+	external, err := s.external(dir)
+	if err != nil {
+		return found, err
+	}
+	began := time.Now()
+	p, err := o.apart(ctx, processEngine, engineProcess{Dir: filepath.Join(dir, "data"), External: external, Lazy: true})
+	if err != nil {
+		return found, err
+	}
+	defer func() { err = errors.Join(err, p.Stop()) }()
+	var r engineReady
+	if err := p.Hear(&r); err != nil {
+		return found, err
+	}
+	found.ready = time.Since(began)
+	if r.Runs != runs || r.Waiting != runs {
+		return found, fmt.Errorf("the engine knows %d runs, of which %d wait; there are %d", r.Runs, r.Waiting, runs)
+	}
+	var m engineMemory
+	if err := p.Hear(&m); err != nil {
+		return found, err
+	}
+	found.live, found.resident = m.Live, p.Resident()
+	return found, nil
+}
+
+// fillStore stores runs, and reads them again as fast as that can be done.
+func fillStore(ctx context.Context, s *store, dir string, runs int) (filled scale.Filled, read time.Duration, err error) {
+	b, err := s.broker(ctx, dir)
+	if err != nil {
+		return filled, 0, err
+	}
+	defer func() { err = errors.Join(err, b.Close(context.WithoutCancel(ctx))) }()
+	js, err := jetstream.New(b.Engine)
+	if err != nil {
+		return filled, 0, err
+	}
+	j, err := journal.Open(ctx, js, journal.Options{Sync: journal.SyncLazy})
+	if err != nil {
+		return filled, 0, err
+	}
+	defer func() { err = errors.Join(err, j.Close(context.WithoutCancel(ctx))) }()
+	if filled, err = scale.Fill(ctx, j, runs, stateSize); err != nil {
+		return filled, 0, fmt.Errorf("runs are stored: %w", err)
+	}
+	read, err = scale.Read(ctx, js, runs)
+	return filled, read, err
+}
