@@ -29,7 +29,7 @@ spec:
   initial: there
   states:
     there: {task: round, next: back, onFail: failed}
-    back: {task: round, onFail: failed, transitions: [{when: 'visits("there") < 1000000', to: there}, {to: done}]}
+    back: {task: round, transitions: [{when: 'visits("there") < 1000000', to: there}], next: done, onFail: failed}
     done: {final: succeeded}
     failed: {final: failed}
 `

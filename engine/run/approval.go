@@ -228,9 +228,26 @@ func (x *step) approvalOutcome() (string, *events.TaskError, bool) {
 			reason += ": " + spec.Auto.Source
 		}
 	}
-	x.s.Given = append(x.s.Given, a)
+	x.keepGiven(a)
 	x.closeApproval(events.Succeeded, reason)
 	return events.Succeeded, nil, true
+}
+
+// keepGiven keeps an approval that was given. Of a state in which a run is
+// again and again the oldest ones are dropped: they are in the records.
+func (x *step) keepGiven(a *Approval) {
+	x.s.Given = append(x.s.Given, a)
+	same := func(o *Approval) bool { return o.State == a.State && o.Implicit == a.Implicit }
+	n := 0
+	for _, o := range x.s.Given {
+		if same(o) {
+			n++
+		}
+	}
+	if n > maxGiven {
+		i := slices.IndexFunc(x.s.Given, same)
+		x.s.Given = slices.Delete(x.s.Given, i, i+1)
+	}
 }
 
 func (x *step) closeApproval(outcome, reason string) {

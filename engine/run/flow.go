@@ -2,12 +2,27 @@ package run
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows"
 )
 
 func (x *step) state() *workflows.State { return x.d.Workflow.Spec.States[x.s.At] }
+
+// shorten drops the oldest visit from a long path: what a run has behind it
+// must not make what it does next more expensive. The latest visit of a state
+// stays, whatever came after it: whether a gate has let the run pass, and
+// where a retry begins, is read from these.
+func (x *step) shorten() {
+	if len(x.s.Path) <= maxPath {
+		return
+	}
+	i := slices.IndexFunc(x.s.Path, func(p Visited) bool { return p.Visit != x.s.Visits[p.State] })
+	if i >= 0 {
+		x.s.Path = slices.Delete(x.s.Path, i, i+1)
+	}
+}
 
 // enter goes into a state and begins what it does.
 func (x *step) enter(name string) {
@@ -19,9 +34,7 @@ func (x *step) enter(name string) {
 	x.s.Tasks = keepDetached(x.s.Tasks)
 	delete(x.s.Values, name) // outputs of an earlier visit are no longer true
 	x.s.Path = append(x.s.Path, Visited{State: name, Visit: x.s.Visit, In: x.now})
-	if len(x.s.Path) > maxPath {
-		x.s.Path = x.s.Path[len(x.s.Path)-maxPath:]
-	}
+	x.shorten()
 	x.emit(events.StateEntered, events.Happening{State: name, Visit: x.s.Visit})
 	st := x.state()
 	x.s.Listen = listens(st)

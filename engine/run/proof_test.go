@@ -122,10 +122,27 @@ func (p *proof) letIn() {
 	}
 }
 
+// kept is what a state keeps of a path: of a long one the last steps and the
+// latest one of each state.
+func kept(path []reference.Step) (short []reference.Step) {
+	latest := map[string]int{}
+	for _, step := range path {
+		latest[step.State] = step.Visit
+		if short = append(short, step); len(short) <= 32 {
+			continue
+		}
+		if i := slices.IndexFunc(short, func(s reference.Step) bool { return s.Visit != latest[s.State] }); i >= 0 {
+			short = slices.Delete(short, i, i+1)
+		}
+	}
+	return short
+}
+
 // agree compares what the core and the reference say.
 func (p *proof) agree() {
 	s := p.w.state
 	told := reference.Tell(p.w.d.Workflow, p.cat, "marta", epoch, p.inputs, func(attempt int) int64 { return p.retries[attempt] })
+	told.Path = kept(told.Path)
 	core := &reference.Story{Done: s.Done(), Outcome: s.Outcome}
 	for _, v := range s.Path {
 		core.Path = append(core.Path, reference.Step{State: v.State, Visit: v.Visit, Outcome: v.Outcome})

@@ -89,5 +89,6 @@ const (
 	notTakenNotice    = time.Hour // a notification that no worker took by then has failed
 	maxSteps          = 200       // states entered in one step; more is a loop that waits for nothing
 	maxEnded          = 32        // attempts whose repeated result is recognised
-	maxPath           = 500       // visits kept in the state; older ones are in the records
+	maxPath           = 32        // visits kept in the state, besides the latest one of each state; all are in the records
+	maxGiven          = 20        // approvals of one state that are kept
 )
