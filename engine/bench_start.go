@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -36,11 +37,11 @@ func benchStart(ctx context.Context, o BenchOptions, dir string) ([]BenchResult,
 	floor, err := medianOf(coldStarts, func() (time.Duration, error) {
 		n++
 		return coldStart(n == coldStarts, &bare, func() (*scale.Process, error) {
-			s, err := o.startStore(ctx, filepath.Join(dir, fmt.Sprint("nats", n)), false)
-			if err != nil {
+			store := filepath.Join(dir, fmt.Sprint("nats", n))
+			if err := os.Mkdir(store, 0o700); err != nil {
 				return nil, err
 			}
-			return s.Process, nil
+			return o.apart(ctx, processNATS, scale.NewServer(store, false))
 		})
 	})
 	if err != nil {
