@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,8 +72,28 @@ func TestBenchMeasuresLazySyncAndLatency(t *testing.T) {
 	}
 }
 
+// TestBenchMeasuresRunsThatWait starts the processes that a person's bench
+// does, with few runs.
+func TestBenchMeasuresRunsThatWait(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a server and two engines")
+	}
+	program, err := exec.LookPath("penstock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := engine.Bench(t.Context(), engine.BenchOptions{Dir: t.TempDir(), Work: newApp(strings.NewReader(""), io.Discard, io.Discard).benchWorker,
+		Only: []string{"B4"}, Runs: 200, Process: func(ctx context.Context, args ...string) *exec.Cmd { return exec.CommandContext(ctx, program, args...) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := report.Results; len(r) != 2 || r[0].Unit != "B" || r[1].Unit != "s" || r[1].Value <= 0 || r[1].Floor <= 0 || r[1].FloorIs == "" || r[0].Note == "" {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
-	for _, args := range [][]string{{"--only", "B9"}, {"--seconds", "0"}, {"--seconds", "61"}, {"--inflight", "0"}, {"--inflight", "20000"}, {"--rounds", "0"}} {
+	for _, args := range [][]string{{"--only", "B9"}, {"--seconds", "0"}, {"--seconds", "61"}, {"--inflight", "0"}, {"--inflight", "20000"}, {"--rounds", "0"}, {"--runs", "-1"}} {
 		if got := penstock(t, append([]string{"bench", "--dir", t.TempDir()}, args...)...); got.code == 0 {
 			t.Errorf("bench %v: exit 0: %s", args, got.out)
 		}
