@@ -98,7 +98,7 @@ func fillStore(ctx context.Context, s *store, dir string, runs int) (filled scal
 	if err != nil {
 		return filled, 0, err
 	}
-	j, err := journal.Open(ctx, js, journal.Options{Sync: journal.SyncLazy})
+	j, err := journal.Open(ctx, js, journal.Options{Sync: journal.SyncLazy, AckTimeout: time.Minute})
 	if err != nil {
 		return filled, 0, err
 	}
