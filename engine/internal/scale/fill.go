@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/owner"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
@@ -88,13 +89,6 @@ func Fill(ctx context.Context, j journal.Journal, n, size int) (Filled, error) {
 	return Filled{n, f.bytes, f.state}, j.Checkpoint(ctx, f.checkpoints())
 }
 
-// checkpoint says of a partition that all of it was carried out.
-type checkpoint struct {
-	Seq  uint64 `json:"seq"`
-	Last uint64 `json:"last"`
-	Hash string `json:"hash"`
-}
-
 // filling is a Fill under way.
 type filling struct {
 	j        journal.Journal
@@ -108,7 +102,7 @@ type filling struct {
 	mu    sync.Mutex
 	err   error
 	bytes int64
-	last  map[int]checkpoint
+	last  map[int]owner.Checkpoint
 }
 
 func newFilling(j journal.Journal, size int) (*filling, error) {
@@ -118,7 +112,7 @@ func newFilling(j journal.Journal, size int) (*filling, error) {
 	}
 	cat := set.Catalog()
 	f := &filling{j: j, d: run.Definitions{Workflow: cat.Workflows["waits"], Kinds: workflows.ShippedKinds(), Now: cat},
-		started: time.Now().UnixMilli(), turns: make(chan struct{}, 20_000), last: map[int]checkpoint{}}
+		started: time.Now().UnixMilli(), turns: make(chan struct{}, 20_000), last: map[int]owner.Checkpoint{}}
 	for range 2 { // a part of the note stands in the state twice
 		r, err := f.record(0)
 		if err != nil {
@@ -177,7 +171,7 @@ func (f *filling) stored(vp int, seq uint64, stored []byte) {
 	defer f.mu.Unlock()
 	f.bytes += int64(len(stored))
 	if seq > f.last[vp].Seq {
-		f.last[vp] = checkpoint{Seq: seq, Last: seq, Hash: record.Hash(stored)}
+		f.last[vp] = owner.Checkpoint{Seq: seq, Last: seq, Hash: record.Hash(stored)}
 	}
 }
 

@@ -20,7 +20,7 @@ func TestRunsThatWaitAreStoredAsAnEngineStoresThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	ids := map[string]bool{}
-	err = j.LastPerSubject(t.Context(), "penstock.log.>", func(e journal.Entry) error {
+	err = j.LastPerSubject(t.Context(), []string{"penstock.log.>"}, func(e journal.Entry) error {
 		got, err := owner.EntryOf(e)
 		if err != nil {
 			return err
