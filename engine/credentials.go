@@ -105,7 +105,9 @@ func (e *Engine) writeCredentials() error {
 }
 
 // external says that the NATS server is not the embedded one.
-func (e *Engine) external() bool { return e.o.External != "" || e.o.Creds != "" || e.o.Context != "" }
+func (e *Engine) external() bool { return e.o.external() }
+
+func (o Options) external() bool { return o.External != "" || o.Creds != "" || o.Context != "" }
 
 func (e *Engine) writeCredential(file, kind, name string) error {
 	path := filepath.Join(e.o.Dir, file)

@@ -155,11 +155,11 @@ func New(o Options) (*Engine, error) {
 		host, _ := os.Hostname()
 		o.Instance = fmt.Sprintf("%s-%d", cmp.Or(host, "engine"), os.Getpid())
 	}
-	if o.Version == "" {
-		o.Version = Version()
-	}
+	o.Version = o.version()
 	return &Engine{o: o, ready: make(chan struct{})}, nil
 }
+
+func (o Options) version() string { return cmp.Or(o.Version, Version()) }
 
 // Version is the version of this program, from its build.
 func Version() string {
@@ -411,7 +411,7 @@ func (e *Engine) clean(ctx context.Context) {
 
 func (e *Engine) serveHTTP(ctx context.Context) error {
 	srv := &http.Server{Handler: api.New(api.Options{Service: e.svc, Authenticate: e.broker.AuthenticateToken,
-		Stats: e.stats, PushSecret: e.o.WebhookSecret, Pushed: e.sources.Poke, Version: e.o.Version, Log: e.o.Log}), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+		Stats: e.stats, PushSecret: e.o.WebhookSecret, Pushed: e.sources.Poke, Backup: e.backup, Version: e.o.Version, Log: e.o.Log}), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	go func() {
 		<-ctx.Done()
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

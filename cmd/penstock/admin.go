@@ -7,8 +7,10 @@ import "github.com/spf13/cobra"
 // and has its line here.
 func (a *app) adminCommand() *cobra.Command {
 	c := group("admin", "Look after an installation as a whole",
+		a.adminBackupCommand(),
 		a.adminBootstrapCommand(),
 		a.adminEpochCommand(),
+		a.adminRestoreCommand(),
 	)
 	c.Long = `What is done with an installation as a whole, rarely, and by whoever is
 responsible for it.`

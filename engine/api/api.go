@@ -12,6 +12,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -47,8 +48,10 @@ type Options struct {
 	// no such webhook is taken.
 	PushSecret string
 	Pushed     func() int
-	Version    string
-	Log        *slog.Logger
+	// Backup writes a copy of the installation; nil when there is none to be had.
+	Backup  func(ctx context.Context, w io.Writer) error
+	Version string
+	Log     *slog.Logger
 }
 
 // New gives the handler of the whole API.
@@ -83,6 +86,7 @@ func (s *server) handler() http.Handler {
 	s.mux.HandleFunc("GET /v1/events", s.stream)
 	s.mux.HandleFunc("POST /v1/events", s.webhook)
 	s.mux.HandleFunc(gitRoute, s.gitHook)
+	s.mux.HandleFunc(backupRoute, s.backup)
 	s.mux.HandleFunc("GET /openapi.json", s.describe)
 	s.mux.HandleFunc("GET /livez", s.live)
 	s.mux.HandleFunc("GET /readyz", s.ready)

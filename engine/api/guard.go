@@ -28,7 +28,7 @@ var public = []string{"GET /livez", "GET /readyz", "GET /openapi.json", gitRoute
 // others than people. What a person may do is the service's decision.
 var (
 	people  = []string{bus.KindUser, bus.KindAdmin}
-	allowed = map[string][]string{"POST /v1/events": {bus.KindUser, bus.KindAdmin, bus.KindPublisher}}
+	allowed = map[string][]string{"POST /v1/events": {bus.KindUser, bus.KindAdmin, bus.KindPublisher}, backupRoute: {bus.KindAdmin}}
 )
 
 type contextKey int

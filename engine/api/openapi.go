@@ -276,7 +276,7 @@ func rawOperations(schemas huma.Registry) []*huma.Operation {
 	publish.Responses["202"] = &huma.Response{Description: "Stored.", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: schemas.Schema(reflect.TypeFor[accepted](), true, "Accepted")}}}
 	delete(publish.Responses, "415")
-	return slices.Concat([]*huma.Operation{&follow, &publish, pushOperation(schemas)}, probeOperations(ops))
+	return slices.Concat([]*huma.Operation{&follow, &publish, pushOperation(schemas), backupOperation(schemas)}, probeOperations(ops))
 }
 
 // pushOperation describes the webhook of Git servers.
@@ -298,6 +298,16 @@ func pushOperation(schemas huma.Registry) *huma.Operation {
 	}
 	push.Responses["403"] = ops.failure(403) // a page of another origin
 	return &push
+}
+
+// backupOperation describes the copy of the installation.
+func backupOperation(schemas huma.Registry) *huma.Operation {
+	ops := operations{schemas, tagServer}
+	op := ops.new("get-backup", backupRoute, "Back the installation up",
+		"A tar file with a copy of all streams and buckets, made while everything goes on. Its last entry, manifest.json, says what it holds; a file without one is not whole. For administrators. penstock admin restore reads it.", 200, 404)
+	op.Responses["200"] = &huma.Response{Description: "The copy.", Content: map[string]*huma.MediaType{
+		backupType: {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}
+	return &op
 }
 
 func probeOperations(ops operations) []*huma.Operation {

@@ -58,8 +58,11 @@ type principals struct {
 	kv     jetstream.KeyValue // nil: the file
 }
 
+// PrincipalsFile is where the data directory keeps the principals.
+const PrincipalsFile = "auth/principals.json"
+
 func openPrincipals(dir string) (*principals, error) {
-	s := &principals{path: filepath.Join(dir, "auth", "principals.json")}
+	s := &principals{path: filepath.Join(dir, filepath.FromSlash(PrincipalsFile))}
 	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return nil, fmt.Errorf("principals: %w", err)
 	}
