@@ -306,7 +306,7 @@ func backupOperation(schemas huma.Registry) *huma.Operation {
 	op := ops.new("get-backup", backupRoute, "Back the installation up",
 		"A tar file with a copy of all streams and buckets, made while everything goes on. Its last entry, manifest.json, says what it holds; a file without one is not whole. For administrators. penstock admin restore reads it.", 200, 404)
 	op.Responses["200"] = &huma.Response{Description: "The copy.", Content: map[string]*huma.MediaType{
-		backupType: {Schema: &huma.Schema{Type: "string", Format: "binary"}}}}
+		backupType: {Schema: &huma.Schema{Type: "string", Format: "binary"}, Example: "manifest.json …"}}}
 	return &op
 }
 

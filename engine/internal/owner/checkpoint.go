@@ -2,6 +2,7 @@ package owner
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 )
 
@@ -18,6 +19,7 @@ type Checkpoint struct {
 	Last uint64   `json:"last,omitempty"` // sequence of its newest record that is known as stored
 	Hash string   `json:"hash,omitempty"` // and that record's hash
 	Skip []uint64 `json:"skip,omitempty"` // records that cannot be read, which somebody has confirmed
+	Stop string   `json:"stop,omitempty"` // why the partition has to stay stopped until a new epoch: it was restored
 }
 
 // newest is the record that the checkpoint knows as stored. Checkpoints of
@@ -45,6 +47,9 @@ func (c Checkpoint) Check(m Mark) error {
 
 // reaches compares the newest record that there is with the checkpoint.
 func (c Checkpoint) reaches(newest Mark) error {
+	if c.Stop != "" {
+		return errors.New(c.Stop)
+	}
 	if known := c.newest(); newest.Seq < known.Seq {
 		return fmt.Errorf("its checkpoint stands at %d, its last record at %d: the tail of the record was lost", known.Seq, newest.Seq)
 	}

@@ -212,3 +212,29 @@ func TestARecordThatIsOlderThanTheOneThatIsRememberedStopsThePartition(t *testin
 	}
 	a.wantStopped(t, "r1", "its last record is not the one that was acknowledged last")
 }
+
+// What was restored from a backup does nothing until somebody has looked.
+func TestARestoredPartitionIsStoppedUntilANewEpoch(t *testing.T) {
+	m := journal.NewMemory(nil)
+	g := newGroup(t, m)
+	a := g.join("a")
+	a.take(t, all()...)
+	a.Do(t.Context(), record.Run, "r1", startOf("r1"))
+	b := g.handOver(a, "b")
+	vp := events.Partition(record.Run, "r1")
+	own := m.Open()
+	if err := own.Own(t.Context(), []int{vp}, []byte("restore")); err != nil {
+		t.Fatal(err)
+	}
+	if err := own.Checkpoint(t.Context(), map[int][]byte{vp: []byte(`{"stop":"restored from a backup"}`)}); err != nil {
+		t.Fatal(err)
+	}
+	b.take(t, all()...)
+	b.wantStopped(t, "r1", "restored from a backup")
+	if err := b.NewEpoch(t.Context(), vp, func(owner.Epoch) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Stopped(); len(got) != 0 {
+		t.Errorf("still stopped: %v", got)
+	}
+}
