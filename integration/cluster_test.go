@@ -345,7 +345,7 @@ var clusterEngines = func() int {
 	if n, err := strconv.Atoi(os.Getenv("PENSTOCK_ENGINES")); err == nil {
 		return n
 	}
-	return 1
+	return 3
 }()
 
 // TestClusterLosesNothingAndIsTakenOver kills, pauses and cuts off the

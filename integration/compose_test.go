@@ -21,6 +21,8 @@ type compose struct {
 	command []string
 	dir     string
 	env     []string
+	// runs that were approved
+	approved []string
 }
 
 // newCompose copies what docker-compose.yml needs and makes dist/, both where
@@ -42,7 +44,8 @@ func newCompose(t *testing.T) *compose {
 	}
 	tag := randomName()
 	c := &compose{t: t, dir: t.TempDir(), command: append(command, "-p", "penstock-"+tag), env: []string{
-		"PENSTOCK_TAG=" + tag, "PENSTOCK_NATS_PORT=0", "PENSTOCK_HTTP_PORT=0", "DOCKER_BUILDKIT=0", "COMPOSE_DOCKER_CLI_BUILD=0"}}
+		"PENSTOCK_TAG=" + tag, "PENSTOCK_NATS_PORT=0", "PENSTOCK_HTTP_PORT=0",
+		"PENSTOCK_NATS_PORT_2=0", "PENSTOCK_NATS_PORT_3=0", "PENSTOCK_HTTP_PORT_2=0", "PENSTOCK_HTTP_PORT_3=0", "DOCKER_BUILDKIT=0", "COMPOSE_DOCKER_CLI_BUILD=0"}}
 	copyTree(t, c.dir, "docker-compose.yml", "deployments")
 	output(t, repository(t), nil, "make", "dist", "DIST="+filepath.Join(c.dir, "dist"))
 	t.Cleanup(c.down)
@@ -78,57 +81,7 @@ func TestComposeFileWorksAsItIsShipped(t *testing.T) {
 	c.run("up", "-d") // waits until the server, and then the engine, is healthy
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	url := "nats://" + strings.TrimSpace(c.run("port", "nats", "4222"))
-	connect := func(name string) *bus.Conn {
-		cred, err := bus.ReadCredential(filepath.Join(c.dir, "deployments", "compose", name+".json"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return outsider(t, url, cred.Kind, cred.Name, cred.Password)
-	}
-	bot := connect("bot")
-	told := following(t, bot, events.ApprovalRequested, events.RunFinished)
-	next := func(typ string) *events.Event {
-		select {
-		case e := <-told:
-			if e.Type != typ {
-				t.Fatalf("%s was told, want %s", e.Type, typ)
-			}
-			return e
-		case <-ctx.Done():
-			t.Fatalf("%s is not told", typ)
-		}
-		return nil
-	}
-
-	p, err := os.ReadFile(filepath.Join(c.dir, "deployments", "compose", "event.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	change, err := events.Parse(map[string][]string{"Content-Type": {events.ContentType}}, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := connect("ci").Publish(ctx, change); err != nil {
-		t.Fatal(err)
-	}
-	asked := next(events.ApprovalRequested)
-	var request events.Happening
-	if err := json.Unmarshal(asked.Data, &request); err != nil {
-		t.Fatal(err)
-	}
-	decide := func(name string) error {
-		_, err := connect(name).Request(ctx, events.VerbDecide, events.Decide{ID: name, Run: request.Run, Decision: events.Approve, Content: request.Content}, nil)
-		return err
-	}
-	if decide("bot") == nil {
-		t.Error("the bot may approve, though its role only reads")
-	}
-	if err := decide("marta"); err != nil {
-		t.Fatal(err)
-	}
-	next(events.RunFinished)
-	waitForWorker(ctx, t, connect("admin"), []string{"notify", "scan"})
+	run := c.approveOne(ctx, "nats")
 	c.run("exec", "-T", "engine", "/penstock", "status")
 
 	// Everything is there again after a restart of everything.
@@ -140,11 +93,96 @@ func TestComposeFileWorksAsItIsShipped(t *testing.T) {
 		}
 	}
 	c.run("up", "-d")
-	url = "nats://" + strings.TrimSpace(c.run("port", "nats", "4222"))
 	var view events.RunView
-	if _, err := connect("bot").Request(ctx, events.VerbGet, events.GetRun{Run: request.Run}, &view); err != nil || view.Outcome != events.Succeeded {
+	if _, err := c.connect("nats", "bot").Request(ctx, events.VerbGet, events.GetRun{Run: run}, &view); err != nil || view.Outcome != events.Succeeded {
 		t.Errorf("the run after a restart: %+v, %v", view, err)
 	}
+}
+
+// TestComposeFileHasACluster starts three NATS servers, three engines and a
+// worker, and stops one of the servers and one of the engines.
+func TestComposeFileHasACluster(t *testing.T) {
+	c := newCompose(t)
+	c.run("build")
+	defer func() {
+		if t.Failed() {
+			t.Log(c.run("logs"))
+		}
+	}()
+	c.run("--profile", "cluster", "up", "-d", "cluster-worker") // and what it depends on
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	run := c.approveOne(ctx, "nats-1")
+	c.run("kill", "nats-1", "engine-1")
+	var view events.RunView
+	if _, err := c.connect("nats-2", "bot").Request(ctx, events.VerbGet, events.GetRun{Run: run}, &view); err != nil || view.Outcome != events.Succeeded {
+		t.Errorf("the run without a server and an engine: %+v, %v", view, err)
+	}
+	next := c.approveOne(ctx, "nats-2")
+	if next == run {
+		t.Error("the same run was approved again")
+	}
+}
+
+// connect reaches a NATS server with one of the shipped credentials.
+func (c *compose) connect(nats, name string) *bus.Conn {
+	c.t.Helper()
+	cred, err := bus.ReadCredential(filepath.Join(c.dir, "deployments", "compose", name+".json"))
+	require(c.t, err)
+	url := "nats://" + strings.TrimSpace(c.run("port", nats, "4222"))
+	return outsider(c.t, url, cred.Kind, cred.Name, cred.Password)
+}
+
+// approveOne publishes the shipped event, approves the run that it starts and
+// waits for its end.
+func (c *compose) approveOne(ctx context.Context, nats string) (run string) {
+	c.t.Helper()
+	t := c.t
+	bot := c.connect(nats, "bot")
+	told := following(t, bot, events.ApprovalRequested, events.RunFinished)
+	next := func(typ string) (h events.Happening) {
+		for {
+			select {
+			case e := <-told:
+				require(t, json.Unmarshal(e.Data, &h))
+				switch {
+				case slices.Contains(c.approved, h.Run):
+					continue // was told before
+				case e.Type != typ:
+					t.Fatalf("%s was told, want %s", e.Type, typ)
+				}
+				return h
+			case <-ctx.Done():
+				t.Fatalf("%s is not told", typ)
+			}
+		}
+	}
+
+	p, err := os.ReadFile(filepath.Join(c.dir, "deployments", "compose", "event.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	change, err := events.Parse(map[string][]string{"Content-Type": {events.ContentType}}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change.ID = randomName()
+	require(t, c.connect(nats, "ci").Publish(ctx, change))
+	request := next(events.ApprovalRequested)
+	decide := func(name string) error {
+		_, err := c.connect(nats, name).Request(ctx, events.VerbDecide, events.Decide{ID: name, Run: request.Run, Decision: events.Approve, Content: request.Content}, nil)
+		return err
+	}
+	if decide("bot") == nil {
+		t.Error("the bot may approve, though its role only reads")
+	}
+	if err := decide("marta"); err != nil {
+		t.Fatal(err)
+	}
+	next(events.RunFinished)
+	waitForWorker(ctx, t, c.connect(nats, "admin"), []string{"notify", "scan"})
+	c.approved = append(c.approved, request.Run)
+	return request.Run
 }
 
 // waitForWorker waits until a worker that serves the kinds has said hello.
