@@ -3,15 +3,12 @@ package engine
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/janitor"
-	"github.com/penstock-cd/penstock/engine/record"
-	"github.com/penstock-cd/penstock/events"
 )
 
 const (

@@ -454,7 +454,7 @@ func (b *benchEngine) Serve(slots int) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cred.TaskKeys = b.e.info.TaskKeys
+	cred.TaskKeys = b.e.Info().TaskKeys
 	ctx, cancel := context.WithCancel(context.Background())
 	conn, err := bus.Connect(ctx, &cred, bus.InProcess(b.e.broker.InProcess()), bus.WithLogger(b.e.o.Log))
 	if err != nil {

@@ -132,6 +132,6 @@ func (e *Engine) writeCredential(file, kind, name string) error {
 	if !e.external() || c.URL == "" {
 		c.URL = e.info.NATS
 	}
-	c.HTTP, c.TaskKeys = e.info.HTTP, e.info.TaskKeys
+	c.HTTP, c.TaskKeys = e.info.HTTP, e.keeper.TaskKeys()
 	return c.Write(path)
 }

@@ -25,6 +25,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -37,7 +38,9 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/definitions"
 	"github.com/penstock-cd/penstock/engine/internal/janitor"
 	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/lease"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/internal/peer"
 	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/internal/relay"
 	"github.com/penstock-cd/penstock/engine/internal/router"
@@ -117,13 +120,23 @@ type Engine struct {
 	notes   *audit.Notes
 	defs    *definitions.Store
 	index   *projection.Index
+	tail    *follower // of the log, for the index; nil where the owner tells it
 	owner   *owner.Owner
+	peers   *peer.Peers
+	keeper  lease.Keeper
 	relay   *relay.Relay
 	svc     *service.Service
 	sources *sources.Sources
 	key     ed25519.PrivateKey
 	http    net.Listener
-	info    events.ServerInfo
+	info    events.ServerInfo // as it was at the start
+	hands   *hands
+
+	fail       func(error)   // ends the engine
+	begun      chan struct{} // closed when definitions were looked for once
+	looked     sync.Once
+	scheduling atomic.Bool   // this engine keeps the schedules
+	again      chan struct{} // they are to be set again
 
 	tasks, out *backlog // what the relay publishes to
 
@@ -156,7 +169,7 @@ func New(o Options) (*Engine, error) {
 		o.Instance = fmt.Sprintf("%s-%d", cmp.Or(host, "engine"), os.Getpid())
 	}
 	o.Version = o.version()
-	return &Engine{o: o, ready: make(chan struct{})}, nil
+	return &Engine{o: o, ready: make(chan struct{}), begun: make(chan struct{}), again: make(chan struct{}, 1)}, nil
 }
 
 func (o Options) version() string { return cmp.Or(o.Version, Version()) }
@@ -172,8 +185,15 @@ func Version() string {
 // Ready is closed when the engine answers.
 func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
-// Info tells where it listens; complete once Ready is closed.
-func (e *Engine) Info() events.ServerInfo { return e.info }
+// Info tells where it listens and what it holds; complete once Ready is closed.
+func (e *Engine) Info() events.ServerInfo {
+	select {
+	case <-e.ready:
+		return e.describe(context.Background())
+	default:
+		return e.info
+	}
+}
 
 // Run runs until ctx ends, which is a clean stop and no error.
 func (e *Engine) Run(ctx context.Context) error {
@@ -220,10 +240,10 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if err := e.start(ctx); err != nil {
 		return err
 	}
-	return e.sources.Start(ctx)
+	return nil
 }
 
-// start takes the partitions over and carries out what was left undone.
+// start makes what the engine is made of. It owns nothing yet.
 func (e *Engine) start(ctx context.Context) error {
 	tasks, out, err := e.publishers(ctx)
 	if err != nil {
@@ -233,16 +253,15 @@ func (e *Engine) start(ctx context.Context) error {
 	e.tasks, e.out = newBacklog("tasks", tasks), newBacklog("events", out)
 	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
 	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Full: e.broker.Full, Queued: e.relay.Prepare, Stopped: e.partitionStopped, ClockHeld: e.clockHeld,
-		Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
+		Send: e.send, Lost: e.lost, Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
 	}
-	if err := e.owner.Start(ctx); err != nil {
+	if err := e.share(ctx); err != nil {
 		return err
 	}
-	e.svc, err = service.New(service.Options{Owner: e.owner, Definitions: e.defs, Index: e.index, Journal: e.log, Audit: e.audit, Notes: e.notes, Partitions: e.owner,
-		Broker: e.broker, Emit: e.relay.Emit, Changed: e.changed, Info: e.info, Log: e.o.Log,
-		Sources: func() []events.DefinitionSource { return e.sources.Status() }})
+	e.svc, err = service.New(service.Options{Owner: e.peers, Definitions: e.defs, Index: e.index, Journal: e.log, Audit: e.audit, Notes: e.notes, Partitions: e.owner,
+		Broker: e.broker, Emit: e.relay.Emit, Changed: e.applied, Info: e.describe, Hello: e.tellHello, Log: e.o.Log})
 	if err != nil {
 		return err
 	}
@@ -252,10 +271,7 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	e.defs.Hold(e.sources.Names()...)
-	if err := e.setSchedules(ctx); err != nil {
-		e.o.Log.Error("a schedule fires as it did before", "error", err)
-	}
-	return nil
+	return e.listenToPeers()
 }
 
 // deployed is what an environment runs, as far as the index knows.
@@ -266,9 +282,12 @@ func (e *Engine) deployed(environment string) *record.Deployment {
 	return nil
 }
 
-// observed tells the index, and whoever else looks, of a state.
+// observed tells the index, where nothing else does, and whoever else looks,
+// of a state.
 func (e *Engine) observed(entry owner.Entry) {
-	e.index.Observe(entry)
+	if e.tail == nil {
+		e.index.Observe(entry)
+	}
 	if e.observe != nil {
 		e.observe(entry)
 	}
@@ -296,11 +315,6 @@ func (e *Engine) publishers(ctx context.Context) (tasks, out journal.Publisher, 
 	return tasks, out, err
 }
 
-// changed carries on when other definitions are in force.
-func (e *Engine) changed(ctx context.Context) error {
-	return errors.Join(e.ensureConsumers(ctx), e.setSchedules(ctx))
-}
-
 // setSchedules tells every schedule what the definitions in force say of it,
 // those that they do not have any more included.
 func (e *Engine) setSchedules(ctx context.Context) error {
@@ -308,7 +322,7 @@ func (e *Engine) setSchedules(ctx context.Context) error {
 	slices.Sort(ids)
 	var errs []error
 	for _, id := range slices.Compact(ids) {
-		a := e.owner.Do(ctx, record.Schedule, id, record.Input{ID: "set", Kind: record.InScheduleSet, By: "engine"})
+		a := e.peers.Do(ctx, record.Schedule, id, record.Input{ID: "set", Kind: record.InScheduleSet, By: "engine"})
 		if !a.Final() {
 			errs = append(errs, fmt.Errorf("schedule %s is not set: %s", id, a.Reason))
 		}
@@ -351,19 +365,27 @@ func (e *Engine) serve(asked context.Context) error {
 			stop(fmt.Errorf("%s: %w", what, err))
 		}
 	}
-	work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
-	work.Go(func() { fail("events", e.route(ctx)) })
-	work.Go(func() { e.clean(ctx) })
-	work.Go(func() { e.broker.Watch(ctx, e.frozen) })
-	work.Go(func() { e.lookAfterRecord(ctx) })
-	work.Go(func() { e.sources.Run(ctx) })
-	if e.http != nil {
-		work.Go(func() { fail("http", e.serveHTTP(ctx)) })
+	e.fail = stop
+	// What is held is given back before it ends, so it does not end with ctx.
+	holding, release := context.WithCancel(context.WithoutCancel(asked))
+	defer release()
+	var held sync.WaitGroup
+	if e.tail != nil {
+		held.Go(func() { fail("the log", e.tail.run(holding)) })
+		work.Go(func() { e.defs.Follow(ctx, e.definitionsChanged) })
 	}
-	if err := e.writeCredentials(); err != nil {
-		stop(err)
-	} else {
-		e.once.Do(func() { close(e.ready) })
+	held.Go(func() { fail("partitions", e.keeper.Run(holding)) })
+	if e.settle(ctx) {
+		work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
+		work.Go(func() { e.broker.Watch(ctx, e.frozen) })
+		if e.http != nil {
+			work.Go(func() { fail("http", e.serveHTTP(ctx)) })
+		}
+		if err := e.writeCredentials(); err != nil {
+			stop(err)
+		} else {
+			e.once.Do(func() { close(e.ready) })
+		}
 	}
 	work.Go(func() {
 		select {
@@ -373,6 +395,8 @@ func (e *Engine) serve(asked context.Context) error {
 		}
 	})
 	<-ctx.Done()
+	e.leave(release)
+	held.Wait()
 	work.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Cause(asked)) {
 		return cause
@@ -395,9 +419,51 @@ func (e *Engine) frozen(f broker.Frozen) {
 	e.svc.Emit(events.StoreFrozen, events.Happening{By: f.Stream, Reason: f.Err.Error()})
 }
 
+// settleIn is how long an engine waits for its share before it answers.
+const settleIn = 15 * time.Second
+
+// settle waits until the engine holds what it is to hold at its start, and
+// until definitions were looked for where they are on this host: a folder that
+// cannot be read is an error. False when ctx ended first.
+func (e *Engine) settle(ctx context.Context) bool {
+	timeout := time.NewTimer(settleIn)
+	defer timeout.Stop()
+	select {
+	case <-e.keeper.Settled():
+	case <-timeout.C: // others hold on to it, or the board does not answer
+		if e.tail == nil {
+			return e.settle(ctx)
+		}
+	case <-ctx.Done():
+		return false
+	}
+	if e.keeper.Held().Has(watching) {
+		select {
+		case <-e.begun:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// leaveIn is how long an engine that is stopped may take to hand over.
+const leaveIn = 8 * time.Second
+
+// leave hands over what the engine holds.
+func (e *Engine) leave(release func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveIn)
+	defer cancel()
+	e.keeper.Leave(ctx)
+	release()
+	e.hands.stop()
+}
+
 // route reads events until ctx ends.
-func (e *Engine) route(ctx context.Context) error {
-	return router.Run(ctx, router.Options{Ingress: e.js.ext, Marks: e.kv, Owner: e.owner, Lost: e.ingressLost, Log: e.o.Log})
+func (e *Engine) route(ctx context.Context) {
+	err := router.Run(ctx, router.Options{Ingress: e.js.ext, Marks: e.kv, Owner: e.peers, Listening: e.listening, Lost: e.ingressLost, Log: e.o.Log})
+	if err != nil {
+		e.o.Log.Error("incoming events are not read any more", "error", err)
+	}
 }
 
 // clean makes room in the streams until ctx ends.
@@ -411,7 +477,7 @@ func (e *Engine) clean(ctx context.Context) {
 
 func (e *Engine) serveHTTP(ctx context.Context) error {
 	srv := &http.Server{Handler: api.New(api.Options{Service: e.svc, Authenticate: e.broker.AuthenticateToken,
-		Stats: e.stats, PushSecret: e.o.WebhookSecret, Pushed: e.sources.Poke, Backup: e.backup, Version: e.o.Version, Log: e.o.Log}), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+		Stats: e.stats, PushSecret: e.o.WebhookSecret, Pushed: e.poke, Backup: e.backup, Version: e.o.Version, Log: e.o.Log}), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
 	go func() {
 		<-ctx.Done()
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -432,6 +498,9 @@ func (e *Engine) close() {
 	defer cancel()
 	if e.http != nil {
 		e.http.Close()
+	}
+	if e.peers != nil {
+		e.peers.Close()
 	}
 	if e.owner != nil {
 		e.owner.Close(ctx)
@@ -462,7 +531,10 @@ func (e *Engine) close() {
 func (e *Engine) stats() api.Stats {
 	s := api.Stats{Applied: e.owner.Applied()}
 	s.Runs, s.Waiting = e.index.Counts()
-	s.Workers, s.Sources = e.svc.Workers(), e.sources.Status()
+	s.Workers, s.Engines = e.svc.Workers(), e.engines()
+	if e.keeper.Held().Has(watching) {
+		s.Sources = e.sources.Status()
+	}
 	s.Frozen = e.broker.Broken()
 	s.Ready = cmp.Or(errors.Join(slices.Collect(maps.Values(s.Frozen))...), e.tasks.stuck(), e.out.stuck())
 	if !e.broker.Engine.IsConnected() {

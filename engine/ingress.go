@@ -12,7 +12,7 @@ import (
 // ingressLost tells subscribers that incoming events may have been lost with
 // their stream; it returns at once.
 func (e *Engine) ingressLost(recorded, last uint64) {
-	now := time.UnixMilli(e.owner.Now()).UTC()
+	now := time.UnixMilli(e.peers.Now()).UTC()
 	data, err := json.Marshal(events.Happening{Reasons: []string{fmt.Sprintf(
 		"the stream of incoming events was made anew or restored from a backup: it ends at %d, and events up to %d were recorded before; what it has lost must be sent again", last, recorded)}})
 	if err == nil {

@@ -537,9 +537,30 @@ type ServerInfo struct {
 	Runs      int          `json:"runs"`
 	Waiting   int          `json:"waiting"`
 	Workers   []WorkerInfo `json:"workers,omitempty"`
+	Engines   []EngineInfo `json:"engines,omitempty"`  // those that are alive, the one that answers first
 	TaskKeys  []string     `json:"taskKeys,omitempty"` // base64 ed25519 keys that sign tasks
 	// Sources are those of definitions that the engine watches.
 	Sources []DefinitionSource `json:"sources,omitempty"`
+}
+
+// EngineInfo is a live engine.
+type EngineInfo struct {
+	Instance   string    `json:"instance"`
+	Version    string    `json:"version"`
+	StartedAt  time.Time `json:"startedAt"`
+	HTTP       string    `json:"http,omitempty"`
+	Partitions int       `json:"partitions"`           // that it holds, of 256
+	Singletons []string  `json:"singletons,omitempty"` // what only one engine does, and this one does it
+	Leaving    bool      `json:"leaving,omitempty"`    // it is being stopped
+	// Stopped are partitions in which nothing goes on until somebody has looked.
+	Stopped []StoppedPartition `json:"stopped,omitempty"`
+	Clock   string             `json:"clock,omitempty"` // why its timers are held; empty when they are not
+}
+
+// StoppedPartition is a partition whose record is not what it was.
+type StoppedPartition struct {
+	Partition int    `json:"partition"`
+	Reason    string `json:"reason"`
 }
 
 // DefinitionSource is a folder or a Git repository that definitions come from.

@@ -35,7 +35,8 @@ type Stats struct {
 	Runs    int
 	Waiting int
 	Workers []events.WorkerInfo
-	Sources []events.DefinitionSource
+	Sources []events.DefinitionSource // that this engine watches
+	Engines []events.EngineInfo       // that are alive, this one first
 }
 
 // Options configure the API.

@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/penstock-cd/penstock/events"
 )
@@ -146,10 +147,9 @@ func Derive(parts ...any) string {
 		b = append(b, 0)
 	}
 	sum := sha256.Sum256(b)
-	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
-	out := make([]byte, 16)
+	out := make([]byte, derivedLength)
 	for i := range out {
-		out[i] = alphabet[sum[i]&31]
+		out[i] = derivedAlphabet[sum[i]&31]
 	}
 	return string(out)
 }
@@ -167,4 +167,14 @@ func appendPart(b []byte, part string) []byte {
 		}
 	}
 	return b
+}
+
+const (
+	derivedLength   = 16
+	derivedAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+)
+
+// IsDerived reports whether a text has the form of what Derive gives.
+func IsDerived(s string) bool {
+	return len(s) == derivedLength && strings.Trim(s, derivedAlphabet) == ""
 }

@@ -3,6 +3,7 @@ package definitions
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime/debug"
@@ -68,6 +69,23 @@ func indexOf(docs []parse.Document) index {
 func (s *Store) Apply(ctx context.Context, c Change) (*events.Applied, error) {
 	s.apply.Lock()
 	defer s.apply.Unlock()
+	for tries := 1; ; tries++ {
+		if _, err := s.refresh(ctx); err != nil {
+			return nil, err
+		}
+		out, err := s.lay(ctx, c)
+		if !errors.Is(err, errChanged) || tries == mostLays {
+			return out, err
+		}
+	}
+}
+
+// mostLays is how often a change is laid over what other engines put in force
+// just then.
+const mostLays = 10
+
+// lay lays a change over what stands.
+func (s *Store) lay(ctx context.Context, c Change) (*events.Applied, error) {
 	s.mu.RLock()
 	standing, before := s.docs, s.now
 	s.mu.RUnlock()

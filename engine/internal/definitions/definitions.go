@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -41,11 +42,13 @@ type Store struct {
 	kv  jetstream.KeyValue
 	log *slog.Logger
 
-	apply sync.Mutex // one Apply at a time
-	mu    sync.RWMutex
-	held  map[string]bool // sources that hold what came from them
-	now   *workflows.Catalog
-	docs  []parse.Document
+	apply    sync.Mutex // one Apply or Refresh at a time
+	mu       sync.RWMutex
+	held     map[string]bool // sources that hold what came from them
+	now      *workflows.Catalog
+	docs     []parse.Document
+	revision uint64 // of what is current in the bucket; guarded by apply
+
 	old   map[string]*workflows.Catalog
 	order []string // of old, oldest first
 }
@@ -65,29 +68,109 @@ func Open(ctx context.Context, kv jetstream.KeyValue, log *slog.Logger) (*Store,
 	s := &Store{kv: kv, log: log, old: map[string]*workflows.Catalog{}}
 	empty, _ := parse.Files(nil)
 	s.now = empty.Catalog()
-	e, err := kv.Get(ctx, currentKey)
+	s.docs = empty.Documents
+	if _, err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	if s.revision > 0 {
+		return s, nil
+	}
+	err := s.put(ctx, empty.Documents, s.now.Digest)
+	if errors.Is(err, errChanged) { // another engine was faster
+		_, err = s.refresh(ctx)
+	}
+	return s, err
+}
+
+// Refresh takes over what another engine has put in force; changed says that
+// it was something else.
+func (s *Store) Refresh(ctx context.Context) (changed bool, err error) {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	return s.refresh(ctx)
+}
+
+func (s *Store) refresh(ctx context.Context) (changed bool, err error) {
+	e, err := s.kv.Get(ctx, currentKey)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return s, s.put(ctx, empty.Documents, s.now.Digest)
+		return false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the current definitions: %w", err)
+		return false, fmt.Errorf("read the current definitions: %w", err)
 	}
-	if s.docs, err = s.load(ctx, string(e.Value())); err != nil {
-		return nil, err
+	if e.Revision() == s.revision {
+		return false, nil
 	}
-	if err := s.overlayOrigins(ctx, s.docs); err != nil {
-		return nil, err
-	}
-	set, err := s.compile(s.docs)
+	docs, err := s.load(ctx, string(e.Value()))
 	if err != nil {
-		return nil, fmt.Errorf("definitions %s: %w", e.Value(), err)
+		return false, err
 	}
-	s.now = set.Catalog()
-	if s.now.Digest != string(e.Value()) {
-		s.log.Error("not all definitions are in force: this version refuses some that were", "stored", string(e.Value()), "inForce", s.now.Digest)
-		return s, s.store(ctx, set.Documents, s.now.Digest) // runs that start now find theirs later
+	if err := s.overlayOrigins(ctx, docs); err != nil {
+		return false, err
 	}
-	return s, nil
+	set, err := s.compile(docs)
+	if err != nil {
+		return false, fmt.Errorf("definitions %s: %w", e.Value(), err)
+	}
+	now, before := set.Catalog(), s.Current()
+	if now.Digest != string(e.Value()) {
+		s.log.Error("not all definitions are in force: this version refuses some that were", "stored", string(e.Value()), "inForce", now.Digest)
+		if err := s.store(ctx, set.Documents, now.Digest); err != nil { // runs that start now find theirs later
+			return false, err
+		}
+	}
+	s.remember(before)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.docs, s.now, s.revision = docs, now, e.Revision()
+	return now.Digest != before.Digest, nil
+}
+
+// Follow takes over what other engines put in force, until ctx ends, and calls
+// changed after each change.
+func (s *Store) Follow(ctx context.Context, changed func(context.Context)) {
+	for ctx.Err() == nil {
+		s.follow(ctx, changed)
+		pause(ctx, time.Second)
+	}
+}
+
+// followEvery is how often it is looked whether a change was not heard.
+const followEvery = 10 * time.Second
+
+func (s *Store) follow(ctx context.Context, changed func(context.Context)) {
+	w, err := s.kv.Watch(ctx, currentKey, jetstream.UpdatesOnly())
+	if err != nil {
+		s.log.Warn("changes of definitions by other engines cannot be watched; it is tried again", "error", err)
+		return
+	}
+	defer w.Stop() // its consumer ends by itself when this fails
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case _, open := <-w.Updates():
+			if !open {
+				return
+			}
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		switch other, err := s.Refresh(ctx); {
+		case err != nil && ctx.Err() == nil:
+			s.log.Error("what another engine has put in force cannot be taken over yet; what was before stays in force", "error", err)
+		case other:
+			changed(ctx)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 // compile loads stored documents; they were good when they were stored. One
@@ -190,11 +273,19 @@ func (s *Store) put(ctx context.Context, docs []parse.Document, digest string) e
 	if err := s.putOrigins(ctx, docs); err != nil {
 		return err
 	}
-	if _, err := s.kv.Put(ctx, currentKey, []byte(digest)); err != nil {
+	revision, err := s.kv.Update(ctx, currentKey, []byte(digest), s.revision)
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		return errChanged
+	}
+	if err != nil {
 		return fmt.Errorf("put the definitions in force: %w", err)
 	}
+	s.revision = revision
 	return nil
 }
+
+// errChanged says that another engine has put something in force meanwhile.
+var errChanged = errors.New("the definitions in force have changed")
 
 // store stores documents and the list of them. The order keeps a crash from
 // leaving a list whose documents are not there.

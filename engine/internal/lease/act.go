@@ -197,13 +197,14 @@ func (l *Lease) take(ctx context.Context) {
 	claims := l.claims
 	l.taking, l.lost = true, Set{}
 	l.begin(ctx, func(ctx context.Context) error {
+		var err error
+		if claims.Partitions.Len() > 0 {
+			err = l.o.Hands.Take(ctx, claims.Partitions.List())
+		}
 		for _, name := range claims.Singletons {
 			l.o.Hands.Start(name)
 		}
-		if claims.Partitions.Len() == 0 {
-			return nil
-		}
-		return l.o.Hands.Take(ctx, claims.Partitions.List())
+		return err
 	}, l.taken)
 }
 

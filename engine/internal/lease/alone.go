@@ -43,11 +43,11 @@ func (a *Alone) Run(ctx context.Context) error {
 	if err := a.hands.Take(ctx, vps); err != nil {
 		return fmt.Errorf("take the partitions: %w", err)
 	}
+	all := Partitions(vps...).Union(Singletons(a.self.Offers...))
+	a.held.Store(&all)
 	for _, name := range a.self.Offers {
 		a.hands.Start(name)
 	}
-	all := Partitions(vps...).Union(Singletons(a.self.Offers...))
-	a.held.Store(&all)
 	close(a.settled)
 	select {
 	case <-ctx.Done():

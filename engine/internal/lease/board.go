@@ -37,12 +37,6 @@ type Entry struct {
 // ErrConflict says that somebody else has put something under the key.
 var ErrConflict = errors.New("somebody else has put something there")
 
-// Bucket is the configuration of the key-value bucket.
-func Bucket(name string, replicas int) jetstream.KeyValueConfig {
-	return jetstream.KeyValueConfig{Bucket: name, Description: "which engines are alive and what each holds", History: 1,
-		Storage: jetstream.FileStorage, Replicas: max(replicas, 1)}
-}
-
 // OnBucket is the board in a key-value bucket.
 func OnBucket(kv jetstream.KeyValue) Board { return board{kv} }
 

@@ -38,7 +38,6 @@ func (p *partition) watch(k key, sum record.Summary, state any) {
 	if s, ok := state.(*run.State); ok {
 		p.beats.expect(k.id, s.Running(), time.Duration(s.BeatLimit)*time.Millisecond)
 	}
-	p.o.ears.set(k.id, sum.Listen)
 }
 
 // outboxOf gives the messages of an aggregate that wait for an answer.

@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
 )
@@ -80,8 +81,11 @@ spec: {runs: repeatable, outputs: {n: int}}
 
 func startFlows(t *testing.T, m *journal.Memory, instance string, wall func() time.Time) *fixture {
 	t.Helper()
-	return startWith(t, owner.Options{Journal: m.Open(), Catalogs: catalogs{compile(t, flows)}, Instance: instance,
-		Beat: 50 * time.Millisecond, BeatOut: time.Minute, Wall: wall})
+	index := projection.New()
+	f := startWith(t, owner.Options{Journal: m.Open(), Catalogs: catalogs{compile(t, flows)}, Instance: instance,
+		Beat: 50 * time.Millisecond, BeatOut: time.Minute, Wall: wall, Observe: index.Observe})
+	f.index = index
+	return f
 }
 
 // comes has an event recorded, and gives what the record says of it.
@@ -91,7 +95,8 @@ func (f *fixture) comes(t *testing.T, id, typ, data string) *env.Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a := f.Do(t.Context(), record.Event, id, record.Input{ID: id, Kind: record.InEvent, By: "event:git", Event: raw}); a.Status != events.StatusApplied {
+	if a := f.Do(t.Context(), record.Event, id, record.Input{ID: id, Kind: record.InEvent, By: "event:git", Event: raw,
+		Listening: f.index.Listening(raw)}); a.Status != events.StatusApplied {
 		t.Fatalf("event %s: %+v", id, a)
 	}
 	state, _, err := f.State(t.Context(), record.Event, id)

@@ -272,9 +272,6 @@ func (p *partition) step(k key, l *lane, in record.Input) (r *record.Record, nex
 	case record.Event:
 		prev, _ := l.state.(*env.Event)
 		cat := o.o.Catalogs.Current()
-		if in.Kind == record.InEvent && prev == nil && in.Listening == nil {
-			r.In.Listening = o.ears.hearing(in.Event)
-		}
 		t := env.StepEvent(cat, prev, r.V, r.In, now)
 		r.Catalog, r.Decisions, r.Events = cat.Digest, t.Decisions, t.Events
 		ans, recorded, next = t.Answer, t.Record, t.State

@@ -135,7 +135,6 @@ type Options struct {
 type Owner struct {
 	o     Options
 	clock *clock
-	ears  *ears
 	parts [events.Partitions]atomic.Pointer[partition] // those that are held
 
 	mu       sync.Mutex                    // guards changes of parts, and
@@ -172,7 +171,7 @@ func New(o Options) *Owner {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	ow := &Owner{o: o, ears: newEars(), clock: newClock(o)}
+	ow := &Owner{o: o, clock: newClock(o)}
 	if ow.o.Send == nil {
 		ow.o.Send = ow.Do
 	}

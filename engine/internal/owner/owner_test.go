@@ -12,6 +12,7 @@ import (
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
@@ -122,7 +123,8 @@ func (c *carried) until(t *testing.T, what string, ok func() bool) {
 // fixture is an owner on a journal in memory.
 type fixture struct {
 	*owner.Owner
-	out *carried
+	out   *carried
+	index *projection.Index // of those who have events
 }
 
 func start(t *testing.T, m *journal.Memory, instance string) *fixture {

@@ -86,7 +86,6 @@ func (p *partition) end(why error) {
 	p.mu.Unlock()
 	p.close(why)
 	p.cancel()
-	p.o.ears.forget(p.vp)
 }
 
 // refusing says why the partition carries out no commands, if it does not.

@@ -154,7 +154,6 @@ func (t *taking) giveUp() {
 	t.o.mu.Unlock()
 	for vp := range t.parts {
 		t.o.o.Relay.Drop(vp)
-		t.o.ears.forget(vp)
 	}
 }
 

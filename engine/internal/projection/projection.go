@@ -1,6 +1,9 @@
 // Package projection is what people ask for and no decision needs: an index
-// of the runs, the environments, and who waits. It is told of every state as
-// it is stored or read at the start, and holds nothing that the record does not.
+// of the runs, the environments, who waits, and which runs listen for events.
+// It is told of every record: by the owner, as it stores it, where there is one
+// engine, and by what follows the log where there are several. A record that is
+// no newer than what it knows changes nothing. It holds nothing that the record
+// does not.
 //
 // A run takes about 50 bytes, whether it goes on, waits or has ended: what
 // finds it, what a list is filtered and ordered by, and no more. What else is
@@ -23,10 +26,17 @@ import (
 type Index struct {
 	mu        sync.RWMutex
 	runs      *runs
-	envs      map[string]*env.Environment
+	envs      map[string]environment
+	ears      *ears
 	schedules map[string]bool // identities of all that ever were
 	last      map[int]uint64  // sequence of the last record by partition
 	watch     map[chan struct{}]bool
+}
+
+// environment is one after its v-th record.
+type environment struct {
+	v     int64
+	state *env.Environment
 }
 
 // Page is a part of a list of runs.
@@ -37,7 +47,7 @@ type Page struct {
 
 // New makes an empty index.
 func New() *Index {
-	return &Index{runs: newRuns(), envs: map[string]*env.Environment{}, schedules: map[string]bool{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
+	return &Index{runs: newRuns(), envs: map[string]environment{}, ears: newEars(), schedules: map[string]bool{}, last: map[int]uint64{}, watch: map[chan struct{}]bool{}}
 }
 
 // Observe takes an aggregate after a record; it is an owner.Observer.
@@ -48,10 +58,12 @@ func (x *Index) Observe(e owner.Entry) {
 	x.last[vp] = max(x.last[vp], e.Seq)
 	switch e.Aggregate {
 	case record.Run:
-		x.runs.observe(e)
+		if x.runs.observe(e) {
+			x.ears.set(e.ID, e.Summary.Listen)
+		}
 	case record.Environment:
-		if s, ok := e.State.(*env.Environment); ok {
-			x.envs[e.ID] = s
+		if s, ok := e.State.(*env.Environment); ok && e.V >= x.envs[e.ID].v {
+			x.envs[e.ID] = environment{e.V, s}
 		}
 	case record.Schedule:
 		x.schedules[e.ID] = true
@@ -133,7 +145,13 @@ func (x *Index) Resolve(prefix string) (id string, fits int) {
 func (x *Index) Environment(name string) *env.Environment {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.envs[name]
+	return x.envs[name].state
+}
+
+// Listening gives the runs that listen for an event, a CloudEvent in JSON, in
+// order; not nil when there are none.
+func (x *Index) Listening(event []byte) []string {
+	return append([]string{}, x.ears.hearing(event)...)
 }
 
 // Run gives the line of a run.

@@ -82,8 +82,8 @@ func (n *numbers[T]) number(v T) int {
 	return i
 }
 
-// observe takes a run as it is after a record.
-func (x *runs) observe(e owner.Entry) {
+// observe takes a run as it is after a record; false when it is an older one.
+func (x *runs) observe(e owner.Entry) bool {
 	id := x.ids.Of(e.ID)
 	i, known := x.byID.Get(id)
 	if !known {
@@ -91,11 +91,12 @@ func (x *runs) observe(e owner.Entry) {
 	}
 	r := x.row(i)
 	if uint32(e.V) < r.records {
-		return // an older record
+		return false
 	}
 	x.count(r, -1)
 	r.records, r.phase = uint32(e.V), uint16(x.phases.number(phase{e.Summary.Status, e.Summary.Outcome}))
 	x.count(r, 1)
+	return true
 }
 
 // count keeps the number of runs that wait for people.

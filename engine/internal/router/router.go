@@ -32,6 +32,9 @@ type Options struct {
 	Ingress jetstream.JetStream // of the account that holds the stream
 	Marks   jetstream.KeyValue  // where the checkpoint is kept
 	Owner   Doer
+	// Listening gives the runs that listen for an event, not nil when there are
+	// none: all that are recorded as listening when it is called.
+	Listening func(ctx context.Context, event []byte) ([]string, error)
 	// Lost is told when the stream ends before what was recorded of it: it was
 	// made anew, or restored from a backup. It may be nil.
 	Lost func(recorded, last uint64)
@@ -237,7 +240,7 @@ func one(ctx context.Context, o Options, m jetstream.Msg, meta *jetstream.MsgMet
 	log := o.Log.With("subject", m.Subject(), "sequence", meta.Sequence.Stream)
 	wait := 50 * time.Millisecond
 	for {
-		a := o.Owner.Do(ctx, record.Event, id, in)
+		a := do(ctx, o, id, &in)
 		switch {
 		case a.Status == events.StatusError && in.Bad == "":
 			log.Error("an event starts nothing, because it cannot be recorded as it is", "reason", a.Reason)
@@ -256,6 +259,17 @@ func one(ctx context.Context, o Options, m jetstream.Msg, meta *jetstream.MsgMet
 		}
 		wait = min(2*wait, 5*time.Second)
 	}
+}
+
+// do has an event recorded as it is, with who listens for it now.
+func do(ctx context.Context, o Options, id string, in *record.Input) events.Answer {
+	if in.Bad == "" {
+		var err error
+		if in.Listening, err = o.Listening(ctx, in.Event); err != nil {
+			return events.Answer{Status: events.StatusBusy, Reason: err.Error()}
+		}
+	}
+	return o.Owner.Do(ctx, record.Event, id, *in)
 }
 
 // Input makes the command that records an event, and the identity of its

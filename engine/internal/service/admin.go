@@ -179,15 +179,14 @@ func (s *Service) texts(ctx context.Context, _ Principal, body []byte) (any, err
 	return page, err
 }
 
-func (s *Service) server(context.Context, Principal, []byte) (any, error) { return s.info(), nil }
+func (s *Service) server(ctx context.Context, _ Principal, _ []byte) (any, error) {
+	return s.info(ctx), nil
+}
 
-func (s *Service) info() events.ServerInfo {
-	info := s.o.Info
+func (s *Service) info(ctx context.Context) events.ServerInfo {
+	info := s.o.Info(ctx)
 	info.Runs, info.Waiting = s.o.Index.Counts()
 	info.Workers = s.workers.live()
-	if s.o.Sources != nil {
-		info.Sources = s.o.Sources()
-	}
 	return info
 }
 
@@ -237,7 +236,7 @@ func onlyAdmins(who Principal) error {
 	return nil
 }
 
-func (s *Service) authAdd(_ context.Context, who Principal, body []byte) (any, error) {
+func (s *Service) authAdd(ctx context.Context, who Principal, body []byte) (any, error) {
 	var req events.AddPrincipal
 	if err := errors.Join(onlyAdmins(who), s.read(body, &req)); err != nil {
 		return nil, err
@@ -246,12 +245,13 @@ func (s *Service) authAdd(_ context.Context, who Principal, body []byte) (any, e
 	if err != nil {
 		return nil, refuse(events.CodeConflict, "%v", err)
 	}
-	c.HTTP = s.o.Info.HTTP
+	info := s.o.Info(ctx)
+	c.HTTP = info.HTTP
 	if c.URL != "" {
-		c.URL = s.o.Info.NATS
+		c.URL = info.NATS
 	}
 	if req.Kind == "worker" {
-		c.TaskKeys = s.o.Info.TaskKeys
+		c.TaskKeys = info.TaskKeys
 	}
 	return c, nil
 }

@@ -23,7 +23,7 @@ func (s *Service) history(ctx context.Context, id string) ([]journal.Entry, erro
 }
 
 func (s *Service) records(ctx context.Context, who Principal, body []byte) (any, error) {
-	id, err := s.named(who, body)
+	id, err := s.named(ctx, who, body)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func recordsPage(list []journal.Entry, after uint64, most int) events.Records {
 }
 
 func (s *Service) verify(ctx context.Context, who Principal, body []byte) (any, error) {
-	id, err := s.named(who, body)
+	id, err := s.named(ctx, who, body)
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,11 @@ func (s *Service) freeEnvironment(ctx context.Context, who Principal, body []byt
 	if err := s.read(body, &req); err != nil {
 		return nil, err
 	}
-	e := s.o.Index.Environment(req.Environment)
+	state, _, err := s.o.Owner.State(ctx, record.Environment, req.Environment)
+	if err != nil {
+		return nil, err
+	}
+	e, _ := state.(*env.Environment)
 	if e == nil && s.o.Definitions.Current().Environments[req.Environment] == nil {
 		return nil, refuse(events.CodeNotFound, "there is no environment %q", req.Environment)
 	}
@@ -94,7 +98,11 @@ func (s *Service) freeEnvironment(ctx context.Context, who Principal, body []byt
 		return nil, refuse(events.CodeConflict, "nobody holds the environment %s", req.Environment)
 	}
 	if h := e.Holder; h != nil { // without one the environment itself knows whether this is a repeat
-		if line, ok := s.o.Index.Run(h.Run); ok && line.Status != run.StatusDone {
+		state, _, err := s.o.Owner.State(ctx, record.Run, h.Run)
+		if err != nil {
+			return nil, err
+		}
+		if st, ok := state.(*run.State); ok && st != nil && !st.Done() {
 			return nil, refuse(events.CodeConflict, "run %s holds the environment %s and goes on; cancel it first", h.Run, req.Environment)
 		}
 	}

@@ -72,7 +72,7 @@ func (s *Service) epoch(ctx context.Context, who Principal, vp int, why error, r
 		for _, u := range begun.Unreadable {
 			entry.Lost = append(entry.Lost, audit.Affected{Aggregate: u.Subject, Why: u.Why})
 		}
-		return audit.PutEpoch(ctx, s.o.Audit, s.o.Info.Instance, entry, time.Now())
+		return audit.PutEpoch(ctx, s.o.Audit, s.o.Info(ctx).Instance, entry, time.Now())
 	})
 	if err != nil {
 		return e, refuse(events.CodeConflict, "partition %d stays stopped: %v", vp, err)

@@ -14,11 +14,11 @@ func (s *Service) eval(ctx context.Context, who Principal, body []byte) (any, er
 	if err := s.read(body, &req); err != nil {
 		return nil, err
 	}
-	id, err := s.readable(who, req.Run)
+	line, err := s.readable(ctx, who, req.Run)
 	if err != nil {
 		return nil, err
 	}
-	st, _, d, err := s.state(ctx, id)
+	st, _, d, err := s.state(ctx, line.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -132,14 +132,13 @@ func (s *Service) output(ctx context.Context, who Principal, body []byte) (any, 
 	if err := s.read(body, &req); err != nil {
 		return nil, err
 	}
-	id, err := s.readable(who, req.Run)
+	line, err := s.readable(ctx, who, req.Run)
 	if err != nil {
 		return nil, err
 	}
-	line, _ := s.o.Index.Run(id)
 	done := line.Status == run.StatusDone
 	out := events.Output{Chunks: []events.OutputChunk{}, Next: req.After}
-	p := page{js: s.work, stream: events.StreamOutput, filter: "penstock.output." + events.Token(id) + ".>", after: req.After,
+	p := page{js: s.work, stream: events.StreamOutput, filter: "penstock.output." + events.Token(line.ID) + ".>", after: req.After,
 		limit: min(cmp.Or(req.Limit, 200), 1000), wait: waitOf(req.Wait)}
 	if done {
 		p.wait = 0

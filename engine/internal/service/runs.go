@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
@@ -35,24 +36,25 @@ func (s *Service) start(ctx context.Context, who Principal, body []byte) (any, e
 }
 
 // named reads a request that names a run which the principal may read.
-func (s *Service) named(who Principal, body []byte) (string, error) {
+func (s *Service) named(ctx context.Context, who Principal, body []byte) (string, error) {
 	var req events.GetRun
 	if err := s.read(body, &req); err != nil {
 		return "", err
 	}
-	return s.readable(who, req.Run)
+	line, err := s.readable(ctx, who, req.Run)
+	return line.ID, err
 }
 
 // readable finds a run that the principal may read.
-func (s *Service) readable(who Principal, prefix string) (string, error) {
-	id, err := s.run(prefix)
+func (s *Service) readable(ctx context.Context, who Principal, prefix string) (projection.Line, error) {
+	line, err := s.run(ctx, prefix)
 	if err != nil {
-		return "", err
+		return line, err
 	}
-	if line, _ := s.o.Index.Run(id); !s.reads(who)(line.Workflow) {
-		return "", refuse(events.CodeDenied, "%s may not read runs of %s: it takes the permission %s", who.Name, line.Workflow, workflows.ActRunRead)
+	if !s.reads(who)(line.Workflow) {
+		return line, refuse(events.CodeDenied, "%s may not read runs of %s: it takes the permission %s", who.Name, line.Workflow, workflows.ActRunRead)
 	}
-	return id, nil
+	return line, nil
 }
 
 // reads tells of which workflows a principal may read the runs: those on which
@@ -74,7 +76,7 @@ func (s *Service) reads(who Principal) func(workflow string) bool {
 }
 
 func (s *Service) get(ctx context.Context, who Principal, body []byte) (any, error) {
-	id, err := s.named(who, body)
+	id, err := s.named(ctx, who, body)
 	if err != nil {
 		return nil, err
 	}
@@ -118,10 +120,15 @@ func (s *Service) details(ctx context.Context, id string) (*events.RunView, erro
 		return nil, err
 	}
 	view := run.Details(d, st, v, s.o.Owner.Now())
-	for i := range view.Tasks {
-		if view.Tasks[i].Status == "running" {
-			view.Tasks[i].Progress = s.o.Owner.Progress(id, view.Tasks[i].ID)
+	var working []string
+	for _, t := range view.Tasks {
+		if t.Status == "running" {
+			working = append(working, t.ID)
 		}
+	}
+	lines := s.o.Owner.Progress(ctx, id, working...)
+	for i := range view.Tasks {
+		view.Tasks[i].Progress = lines[view.Tasks[i].ID]
 	}
 	view.Children = s.o.Index.Children(id)
 	s.complete(ctx, id, view.Waiting)
@@ -133,10 +140,11 @@ func (s *Service) decide(ctx context.Context, who Principal, body []byte) (any, 
 	if err := s.read(body, &req); err != nil {
 		return nil, err
 	}
-	id, err := s.run(req.Run)
+	line, err := s.run(ctx, req.Run)
 	if err != nil {
 		return nil, err
 	}
+	id := line.ID
 	req.Run = id
 	if req.Via == "" {
 		req.Via = who.Via
@@ -153,10 +161,11 @@ func (s *Service) toRun(ctx context.Context, who Principal, body []byte, req any
 	if err := s.read(body, req); err != nil {
 		return nil, err
 	}
-	full, err := s.run(*name)
+	line, err := s.run(ctx, *name)
 	if err != nil {
 		return nil, err
 	}
+	full := line.ID
 	*name, in.ID = full, who.Name+":"+*id
 	return s.command(ctx, who, record.Run, full, in), nil
 }

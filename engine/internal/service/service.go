@@ -28,9 +28,10 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/engine/internal/definitions"
 	"github.com/penstock-cd/penstock/engine/internal/journal"
-	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/engine/internal/peer"
 	"github.com/penstock-cd/penstock/engine/internal/projection"
 	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/events/bus"
 	"github.com/penstock-cd/penstock/events/bus/funnel"
@@ -46,9 +47,19 @@ type Principal struct {
 	Via    string   // "bus" or "http"
 }
 
+// Owner is whatever owns the partition of an aggregate: in this process or in
+// another engine.
+type Owner interface {
+	Do(ctx context.Context, agg, id string, in record.Input) events.Answer
+	State(ctx context.Context, agg, id string) (state any, v int64, err error)
+	Heartbeat(ctx context.Context, hb events.HeartbeatRequest) events.Answer
+	Progress(ctx context.Context, run string, tasks ...string) map[string]string
+	Now() int64
+}
+
 // Options configure a Service.
 type Options struct {
-	Owner       *owner.Owner
+	Owner       Owner
 	Definitions *definitions.Store
 	Index       *projection.Index
 	Journal     journal.Journal
@@ -58,9 +69,11 @@ type Options struct {
 	Broker      *broker.Broker
 	Emit        func(e events.Event, env, workflow string) error
 	Changed     func(ctx context.Context) error // called after definitions changed
-	Info        events.ServerInfo
-	Sources     func() []events.DefinitionSource // of definitions, that are watched; may be nil
-	Log         *slog.Logger
+	// Info tells what the engine is, without runs and workers.
+	Info func(ctx context.Context) events.ServerInfo
+	// Hello is told of every worker's hello, for the other engines; may be nil.
+	Hello func(pool string, h events.Hello)
+	Log   *slog.Logger
 }
 
 // Service answers requests.
@@ -160,6 +173,9 @@ func failure(err error) events.Answer {
 	if errors.As(err, &p) {
 		return events.Answer{Status: events.StatusError, Code: p.code, Reason: p.reason}
 	}
+	if owner := new(peer.Unanswered); errors.As(err, &owner) {
+		return forPeople(owner.Answer)
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return events.Answer{Status: events.StatusBusy, Reason: "no answer in time; repeat with the same id"}
 	}
@@ -222,11 +238,16 @@ func prefixed(prefix, s string) string {
 // command runs an input on an aggregate and passes the answer on.
 func (s *Service) command(ctx context.Context, who Principal, agg, id string, in record.Input) answered {
 	in.By, in.Groups, in.Admin, in.Via = who.Name, who.Groups, who.Kind == "admin", who.Via
-	a := s.o.Owner.Do(ctx, agg, id, in)
+	return answered{forPeople(s.o.Owner.Do(ctx, agg, id, in))}
+}
+
+// forPeople makes errors of what will stay busy until somebody does something:
+// people want to know; programs may repeat it.
+func forPeople(a events.Answer) events.Answer {
 	if a.Code == events.CodeFull || a.Code == events.CodeStopped {
-		a.Status = events.StatusError // people want to know; programs may repeat it
+		a.Status = events.StatusError
 	}
-	return answered{a}
+	return a
 }
 
 // may refuses unless the principal may do an action.
@@ -248,17 +269,37 @@ func (s *Service) roles(who Principal, cat *workflows.Catalog) []string {
 }
 
 // run finds a run by its id or the beginning of it.
-func (s *Service) run(prefix string) (string, error) {
+func (s *Service) run(ctx context.Context, prefix string) (projection.Line, error) {
 	id, fits := s.o.Index.Resolve(prefix)
 	switch {
 	case prefix == "":
-		return "", refuse(events.CodeInvalid, "the request names no run")
-	case fits == 0:
-		return "", refuse(events.CodeNotFound, "there is no run %q", prefix)
+		return projection.Line{}, refuse(events.CodeInvalid, "the request names no run")
 	case fits > 1:
-		return "", refuse(events.CodeInvalid, "%d runs begin with %q; give more of the id", fits, prefix)
+		return projection.Line{}, refuse(events.CodeInvalid, "%d runs begin with %q; give more of the id", fits, prefix)
+	case fits == 1:
+		line, _ := s.o.Index.Run(id)
+		return line, nil
 	}
-	return id, nil
+	return s.unseen(ctx, prefix)
+}
+
+// unseen finds a run that the index does not know yet, because it was started
+// a moment ago by another engine: its owner knows it by its whole id.
+func (s *Service) unseen(ctx context.Context, id string) (projection.Line, error) {
+	none := refuse(events.CodeNotFound, "there is no run %q", id)
+	if !record.IsDerived(id) {
+		return projection.Line{}, none
+	}
+	state, v, err := s.o.Owner.State(ctx, record.Run, id)
+	if err != nil {
+		return projection.Line{}, err
+	}
+	st, ok := state.(*run.State)
+	if !ok || st == nil {
+		return projection.Line{}, none
+	}
+	view := run.View(st, v)
+	return projection.Line{ID: id, Workflow: view.Workflow, Status: view.Status, Outcome: view.Outcome, StartedAt: view.StartedAt, Records: v}, nil
 }
 
 // busy is the answer to a request for which there is no place.

@@ -18,10 +18,11 @@ func (s *Service) why(ctx context.Context, who Principal, body []byte) (any, err
 	if err := s.read(body, &req); err != nil {
 		return nil, err
 	}
-	id, err := s.readable(who, req.Run)
+	line, err := s.readable(ctx, who, req.Run)
 	if err != nil {
 		return nil, err
 	}
+	id := line.ID
 	if req.At != 0 {
 		return s.whyAt(ctx, id, req.At)
 	}

@@ -130,11 +130,17 @@ func (s *Service) workerHello(ctx context.Context, who Principal, body []byte) (
 	}
 	s.prepare(ctx, who.Pool, req.Kinds)
 	req.Worker = qualified(who, req.Worker)
-	s.workers.hello(who.Pool, req)
-	info := s.info()
+	s.Heard(who.Pool, req)
+	if s.o.Hello != nil {
+		s.o.Hello(who.Pool, req)
+	}
+	info := s.info(ctx)
 	info.Workers = nil
 	return info, nil
 }
+
+// Heard notes a hello, which this engine or another one was told.
+func (s *Service) Heard(pool string, h events.Hello) { s.workers.hello(pool, h) }
 
 // prepare makes the consumers of a worker's kinds, so that it can wait for the
 // first task.

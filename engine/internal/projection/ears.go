@@ -1,4 +1,4 @@
-package owner
+package projection
 
 import (
 	"encoding/json"
@@ -6,13 +6,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/penstock-cd/penstock/engine/record"
-	"github.com/penstock-cd/penstock/events"
 )
 
 // ears knows which runs listen for which types of events. It is derived from
-// the states of runs, so it is not recorded: at a start it is built anew.
+// the records of runs: at a start it is built anew.
 type ears struct {
 	mu       sync.Mutex
 	runs     map[string][]string        // patterns by run
@@ -49,21 +46,6 @@ func (e *ears) set(run string, patterns []string) {
 			in[key] = map[string]bool{}
 		}
 		in[key][run] = true
-	}
-}
-
-// forget drops what the runs of a partition listen for.
-func (e *ears) forget(vp int) {
-	e.mu.Lock()
-	var runs []string
-	for run := range e.runs {
-		if events.Partition(record.Run, run) == vp {
-			runs = append(runs, run)
-		}
-	}
-	e.mu.Unlock()
-	for _, run := range runs {
-		e.set(run, nil)
 	}
 }
 
