@@ -65,12 +65,16 @@ var (
 	descSourceOK  = prometheus.NewDesc("penstock_definition_source_reachable", "1 when the source of definitions can be read.", []string{"source"}, nil)
 	descSourceBad = prometheus.NewDesc("penstock_definition_source_problems", "Problems that keep something of the source of definitions out of force.", []string{"source"}, nil)
 	descFrozen    = prometheus.NewDesc("penstock_stream_frozen", "1 for a stream of the store that takes no writes.", []string{"stream"}, nil)
+	descEngines   = prometheus.NewDesc("penstock_engines", "Engines that are alive, as this one sees it.", nil, nil)
+	descHeld      = prometheus.NewDesc("penstock_partitions", "Partitions that this engine holds.", nil, nil)
+	descStopped   = prometheus.NewDesc("penstock_partitions_stopped", "Partitions of this engine that are stopped.", nil, nil)
+	descClock     = prometheus.NewDesc("penstock_clock_held", "1 while the timers of this engine are held.", nil, nil)
 	descWorkers   = prometheus.NewDesc("penstock_workers", "Live workers, by kind of task that they serve.", []string{"kind"}, nil)
 )
 
 // Describe is of prometheus.Collector.
 func (engineNumbers) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descReady, descRecords, descRuns, descWaiting, descWorkers, descFrozen, descSourceOK, descSourceBad} {
+	for _, d := range []*prometheus.Desc{descReady, descRecords, descRuns, descWaiting, descWorkers, descFrozen, descEngines, descHeld, descStopped, descClock, descSourceOK, descSourceBad} {
 		ch <- d
 	}
 }
@@ -89,6 +93,16 @@ func (n engineNumbers) Collect(ch chan<- prometheus.Metric) {
 	gauge(descRuns, st.Runs)
 	gauge(descWaiting, st.Waiting)
 	ch <- prometheus.MustNewConstMetric(descRecords, prometheus.CounterValue, float64(st.Applied))
+	gauge(descEngines, len(st.Engines))
+	if len(st.Engines) > 0 {
+		me, held := st.Engines[0], 0
+		if me.Clock != "" {
+			held = 1
+		}
+		gauge(descHeld, me.Partitions)
+		gauge(descStopped, len(me.Stopped))
+		gauge(descClock, held)
+	}
 	for stream := range st.Frozen {
 		gauge(descFrozen, 1, stream)
 	}

@@ -5,6 +5,9 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
+
+	"github.com/penstock-cd/penstock/events"
 )
 
 // live says that the process answers requests, and nothing more: what a
@@ -26,8 +29,24 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 			reason = st.Ready.Error()
 		}
 		word += fmt.Sprintf("engine: %s\nversion: %s\nruns: %d\nwaiting: %d\nworkers: %d\n", reason, s.o.Version, st.Runs, st.Waiting, len(st.Workers))
+		word += engineLines(st.Engines)
 	}
 	text(w, status, word)
+}
+
+// engineLines tell of the engines that are alive, this one first.
+func engineLines(engines []events.EngineInfo) string {
+	var b strings.Builder
+	for _, e := range engines {
+		fmt.Fprintf(&b, "engine %s: version %s, %d partitions\n", e.Instance, e.Version, e.Partitions)
+		for _, p := range e.Stopped {
+			fmt.Fprintf(&b, "engine %s: partition %d is stopped: %s\n", e.Instance, p.Partition, p.Reason)
+		}
+		if e.Clock != "" {
+			fmt.Fprintf(&b, "engine %s: timers are held: %s\n", e.Instance, e.Clock)
+		}
+	}
+	return b.String()
 }
 
 func text(w http.ResponseWriter, status int, s string) {
