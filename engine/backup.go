@@ -53,6 +53,13 @@ func connsOf(b *broker.Broker) backup.Conns {
 // or into the external server that o names, which must have none of the
 // streams. Every partition is stopped then: see package backup.
 func Restore(ctx context.Context, o Options, file io.ReadSeeker) (m *BackupManifest, err error) {
+	// A file that is no backup leaves nothing behind.
+	if _, err := backup.Verify(file); err != nil {
+		return nil, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
 	if !o.external() {
 		if err := emptyDir(o.Dir); err != nil {
 			return nil, err
