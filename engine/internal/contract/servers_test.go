@@ -168,6 +168,11 @@ func (a pubAck) code() int {
 func ask(t testing.TB, nc *nats.Conn, m *nats.Msg) pubAck {
 	t.Helper()
 	reply, err := nc.RequestMsg(m, patience)
+	// In a cluster it takes a moment until every server knows who answers.
+	for from := time.Now(); errors.Is(err, nats.ErrNoResponders) && time.Since(from) < patience; {
+		time.Sleep(10 * time.Millisecond)
+		reply, err = nc.RequestMsg(m, patience)
+	}
 	check(t, err)
 	return parse(t, reply.Data)
 }

@@ -214,7 +214,7 @@ func (e *engine) singleton(ctx context.Context, name string) {
 	quiet := slog.New(slog.DiscardHandler)
 	switch name {
 	case "router":
-		_ = router.Run(ctx, router.Options{Ingress: conn, Marks: kv, Owner: e, Log: quiet}) // it ends with ctx only
+		_ = router.Run(ctx, router.Options{Ingress: conn, Marks: kv, Owner: e, Listening: e.listening, Log: quiet}) // it ends with ctx only
 	case "audit":
 		e.mu.Lock()
 		log, o := e.log, e.owner
@@ -224,6 +224,23 @@ func (e *engine) singleton(ctx context.Context, name string) {
 		janitor.Run(ctx, janitor.Options{Work: conn, Ext: conn, Log: quiet,
 			Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, kv) }})
 	}
+}
+
+// listening gives the runs that listen for an event, from what all engines
+// have recorded by now.
+func (e *engine) listening(ctx context.Context, event []byte) ([]string, error) {
+	e.mu.Lock()
+	log := e.log
+	e.mu.Unlock()
+	index := projection.New()
+	err := log.LastPerSubject(ctx, []string{"penstock.log.>"}, func(entry journal.Entry) error {
+		seen, err := owner.EntryOf(entry)
+		if err == nil {
+			index.Observe(seen)
+		}
+		return err
+	})
+	return index.Listening(event), err
 }
 
 // holds says whether it answers for a partition.
