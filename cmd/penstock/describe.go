@@ -132,6 +132,12 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 		return join("the store takes no writes:", h.Reason)
 	case events.StoreRecovered:
 		return join("the store takes writes again:", h.By)
+	case events.PartitionStopped:
+		return join("nothing goes on in a part of the record:", h.Reason)
+	case events.PartitionResumed:
+		return join(h.By, "has let a part of the record go on:", h.Reason)
+	case events.ClockStepped:
+		return join("no timer fires:", h.Reason)
 	case events.Notification:
 		return join("notified", h.Channel+":", h.Text)
 	case events.NotificationFailed:
@@ -143,10 +149,10 @@ func describeDecision(e *events.Event, h *events.Happening) string {
 // word is the word of an event that says how it went, for its colour.
 func word(e *events.Event, h *events.Happening) string {
 	switch e.Type {
-	case events.RunHeld, events.RunPaused, events.ApprovalRequested, events.TaskRetrying, events.EnvironmentQueued, events.EnvironmentClosed, events.KeyQueued:
+	case events.RunHeld, events.RunPaused, events.ApprovalRequested, events.TaskRetrying, events.EnvironmentQueued, events.EnvironmentClosed, events.KeyQueued, events.ClockStepped:
 		return "waiting"
 	case events.TaskRefused, events.ApprovalRefused, events.CommandRefused, events.EventRefused,
-		events.DefinitionRefused, events.DefinitionUnreachable, events.StoreFrozen, events.NotificationFailed:
+		events.DefinitionRefused, events.DefinitionUnreachable, events.StoreFrozen, events.PartitionStopped, events.NotificationFailed:
 		return "refused"
 	case events.ApprovalDecided:
 		return h.Decision
