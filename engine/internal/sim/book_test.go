@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/internal/fakejs"
@@ -25,6 +26,7 @@ type entry struct {
 	hash  string
 	data  []byte
 	state any
+	at    time.Time // by which it was stored
 }
 
 func (e *entry) String() string {
@@ -258,6 +260,8 @@ func (b *book) look() error {
 	for _, m := range news {
 		e, err := read(m)
 		if err == nil {
+			e.at = time.Now()
+			b.remark(e)
 			err = b.tale.add(e)
 		}
 		if err != nil {
@@ -269,6 +273,19 @@ func (b *book) look() error {
 	b.tale.acks = append(b.tale.acks, b.now...)
 	b.now = nil
 	return cmp.Or(b.wrong, b.tale.told())
+}
+
+// remark counts what has happened that not every run sees.
+func (b *book) remark(e *entry) {
+	if e.rec == nil || e.rec.Answer.Status != events.StatusApplied {
+		return
+	}
+	switch {
+	case e.rec.Aggregate == record.Run && e.rec.In.Kind == record.InEvent:
+		b.w.saw("event heard by a waiting run")
+	case e.rec.Aggregate == record.Event && len(e.rec.In.Listening) > 0:
+		b.w.saw("event with listeners")
+	}
 }
 
 // pick gives a run that is not over, if there is one.

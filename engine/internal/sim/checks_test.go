@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/record"
@@ -273,10 +274,14 @@ func inTime(t *tale, e *entry) error {
 	return nil
 }
 
-// notEarly: a timer is recorded only when something was due.
+// notEarly: a timer is recorded only when something was due, by a clock that is
+// not wrong by more than what is believed.
 func notEarly(t *tale, e *entry) error {
 	if e.rec == nil || e.rec.In.Kind != record.InTimer {
 		return nil
+	}
+	if by := time.Duration(e.rec.T-e.at.UnixMilli()) * time.Millisecond; !e.at.IsZero() && by > mostBelieved {
+		return fmt.Errorf("a timer fires by a clock that is %v ahead", by)
 	}
 	before := t.before(e)
 	if before == nil {

@@ -133,6 +133,7 @@ func (e *engine) leave() {
 }
 
 func (e *engine) open() error {
+	e.step.Store(0) // an owner believes the clock that it begins with
 	opts := journal.Options{Sync: e.w.plan.sync}
 	log, err := journal.OpenOn(e.ctx, e.conn["log"], opts)
 	if err != nil {
@@ -178,12 +179,37 @@ func (e *engine) assemble(log *journal.Log, tasks, out journal.Publisher) error 
 		Self: lease.Member{Instance: e.instance, Version: "sim", Core: run.CoreVersion, Record: record.FormatVersion, Offers: singletons}})
 	l := e.lease
 	e.owner = owner.New(owner.Options{Journal: log, Catalogs: e.w.cats, Relay: e.relay, Observe: index.Observe, Instance: e.instance,
-		Beat: beat, BeatOut: beatOut, Log: quiet, Send: e.send, Lost: func(vp int, _ error) { l.Lost(vp) }, Wall: e.wall})
+		Beat: beat, BeatOut: beatOut, Log: quiet, Send: e.send, Lost: func(vp int, _ error) { l.Lost(vp) },
+		Wall: e.wall, Mono: mono, Asleep: func() time.Duration { return 0 }, ClockHeld: func(why string) {
+			if why != "" {
+				e.w.saw("timers held")
+			}
+		}})
 	return nil
 }
 
-// wall is the wall clock of its machine. The monotonic reading does not step.
-func (e *engine) wall() time.Time { return time.Now().Add(time.Duration(e.step.Load())) }
+// wall is the wall clock of its machine, which steps; mono goes on evenly.
+func (e *engine) wall() time.Time { return time.Now().Round(0).Add(time.Duration(e.step.Load())) }
+
+func mono() time.Duration { return time.Since(epoch) }
+
+// misset sets the wall clock wrong: either by so little that it is believed, or
+// by so much that timers must be held.
+func (e *engine) misset(n int) {
+	by := time.Duration(n-500) * mostBelieved / 500
+	if n%2 == 0 {
+		by = time.Duration(n-500) * time.Second
+		if by.Abs() < time.Minute {
+			by = time.Minute
+		}
+	}
+	e.step.Store(int64(by))
+}
+
+// mostBelieved is by how much the clocks of a simulation are wrong at most while
+// they are believed. From one such to another is less than what owners hold
+// timers for.
+const mostBelieved = 14 * time.Second
 
 // send brings a command of one of its aggregates to whoever owns the other one.
 func (e *engine) send(ctx context.Context, agg, id string, in record.Input) events.Answer {

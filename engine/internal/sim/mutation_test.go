@@ -145,6 +145,10 @@ func TestEveryCheckCanFail(t *testing.T) {
 			list[i].rec.T = 1
 			return list
 		},
+		"I12 by a wrong clock": func(_ *tale, list []*entry) []*entry {
+			list[found(t, list, cause(record.InTimer))].at = epoch.Add(-time.Hour)
+			return list
+		},
 		"I13": func(_ *tale, list []*entry) []*entry {
 			i := found(t, list, cause(record.InAttemptStart))
 			previous(list, i).state.(*run.State).Cancel = &run.Cancelled{By: "ana"}
@@ -165,7 +169,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 		},
 	} {
 		t.Run(id, func(t *testing.T) {
-			i := slices.IndexFunc(checks, func(c check) bool { return c.id == id })
+			i := slices.IndexFunc(checks, func(c check) bool { return c.id == strings.Fields(id)[0] })
 			if err := h.replay(t, checks[i], nil); err != nil {
 				t.Fatalf("the healthy history does not pass: %v", err)
 			}

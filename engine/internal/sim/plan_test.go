@@ -212,7 +212,8 @@ var faults = map[string]func(*world, deed){
 	},
 	"clock step": func(w *world, d deed) {
 		if e := w.engine(d.who); e != nil {
-			e.step.Add(int64(time.Duration(d.n-500) * 400 * time.Millisecond))
+			e.misset(d.n)
+			w.later(40*d.n, func() { e.step.Store(0) })
 		}
 	},
 	// What befalls workers.

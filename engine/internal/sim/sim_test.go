@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -20,6 +21,7 @@ type outcome struct {
 	steps   uint64
 	records int
 	faults  map[string]int
+	seen    map[string]int
 }
 
 // simulate runs one simulation in a bubble of its own.
@@ -36,6 +38,9 @@ func simulateAnd(t *testing.T, p plan, cats *catalogs, look func(*world)) (o out
 		w := newWorld(t, p, cats)
 		o.err = w.run()
 		o.steps, o.records, o.faults, o.log = w.net.number, w.book.seen, w.net.count, w.net.log
+		w.mu.Lock()
+		o.seen = maps.Clone(w.seen)
+		w.mu.Unlock()
 		o.hash = w.sum()
 		look(w)
 		w.close()
@@ -66,7 +71,7 @@ func TestWhateverBefallsItTheInstallationKeepsItsPromises(t *testing.T) {
 	cats := newCatalogs(compile(t, definitions))
 	n, first := setting("PENSTOCK_SIM_SEEDS", seeds), setting("PENSTOCK_SIM_FROM", 1)
 	var events, records uint64
-	struck := map[string]int{}
+	struck, seen := map[string]int{}, map[string]int{}
 	for seed := first; seed < first+n; seed++ {
 		p := draw(uint64(seed))
 		o := simulate(t, p, cats)
@@ -77,15 +82,42 @@ func TestWhateverBefallsItTheInstallationKeepsItsPromises(t *testing.T) {
 		for name, times := range o.faults {
 			struck[name] += times
 		}
+		for what, times := range o.seen {
+			seen[what] += times
+		}
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d seeds, %d events, %d records\nfaults:\n", n, events, records)
 	for _, name := range sortedKeys(struck) {
 		fmt.Fprintf(&b, "  %6d %s\n", struck[name], name)
 	}
+	b.WriteString("seen:\n")
+	for _, what := range sortedKeys(seen) {
+		fmt.Fprintf(&b, "  %6d %s\n", seen[what], what)
+	}
 	b.WriteString("checked:\n")
 	for _, c := range checks {
 		fmt.Fprintf(&b, "  %-4s %s\n", c.id, c.what)
 	}
 	t.Log(b.String())
+}
+
+// Seeds give the same history twice, mostly: see the package comment.
+func TestASeedGivesTheSameRunAgain(t *testing.T) {
+	cats := newCatalogs(compile(t, definitions))
+	n, first, same := setting("PENSTOCK_SIM_TWICE", 3), setting("PENSTOCK_SIM_FROM", 1), 0
+	for seed := first; seed < first+n; seed++ {
+		a, b := simulate(t, draw(uint64(seed)), cats), simulate(t, draw(uint64(seed)), cats)
+		if a.hash == b.hash {
+			same++
+			continue
+		}
+		i := 0
+		for i < len(a.log) && i < len(b.log) && a.log[i] == b.log[i] {
+			i++
+		}
+		t.Logf("seed %d: the same for %d of %d choices; then\n%s\n%s", seed, i, len(a.log), strings.Join(a.log[max(0, i-1):min(i+2, len(a.log))], "\n"),
+			strings.Join(b.log[max(0, i-1):min(i+2, len(b.log))], "\n"))
+	}
+	t.Logf("%d of %d seeds gave the same history twice", same, n)
 }

@@ -53,7 +53,8 @@ type world struct {
 	workers []*worker
 	asked   map[string]asked // by command id: what people have asked for
 	due     []due
-	calm    atomic.Bool // no more faults
+	seen    map[string]int // what happened that not every run sees
+	calm    atomic.Bool    // no more faults
 }
 
 // asked is a command of a person, to be repeated later.
@@ -79,7 +80,7 @@ func streams() []jetstream.StreamConfig {
 }
 
 func newWorld(t *testing.T, p plan, cats *catalogs) *world {
-	w := &world{t: t, plan: p, net: newNet(p.seed), cats: cats, lives: map[string]int{}, asked: map[string]asked{}}
+	w := &world{t: t, plan: p, net: newNet(p.seed), cats: cats, lives: map[string]int{}, asked: map[string]asked{}, seen: map[string]int{}}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	w.key = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	w.target = &target{highest: map[string]events.Fence{}, done: map[string]int{}}
@@ -125,6 +126,13 @@ func ensureConsumer(ctx context.Context, c *fakejs.Client, pool, kind string) er
 		FilterSubject: "penstock.task." + events.Token(pool) + "." + events.Token(kind) + ".*", DeliverPolicy: jetstream.DeliverAllPolicy,
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: 30 * time.Second, MaxDeliver: -1, MaxAckPending: 2000})
 	return err
+}
+
+// saw counts what has happened that is worth to be told.
+func (w *world) saw(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen[what]++
 }
 
 // living gives the engines that have not ended, by name.
@@ -289,6 +297,9 @@ func (w *world) peace() {
 	}
 	w.server.Thaw()
 	w.server.Reconnect()
+	for _, e := range w.living() {
+		e.step.Store(0)
+	}
 	for _, name := range engineNames[:w.plan.engines] {
 		if w.engine(name) == nil {
 			w.start(name)
@@ -307,14 +318,19 @@ const rest = 15 * time.Second
 // settle runs until every run has ended or waits for people.
 func (w *world) settle() error {
 	end, since, seen := time.Now().Add(w.plan.patience), time.Now(), 0
-	for time.Now().Before(end) && time.Since(since) < rest {
+	for time.Now().Before(end) {
 		w.net.step(5 * time.Second)
 		if err := w.book.look(); err != nil {
 			return err
 		}
-		// The audit log may be a second behind what was stored last.
-		if w.book.seen != seen || w.net.number%16 == 0 && w.book.settled() != nil {
+		switch {
+		case w.book.seen != seen:
 			since, seen = time.Now(), w.book.seen
+		case time.Since(since) < rest: // the audit log may be a second behind what was stored last
+		case w.book.settled() == nil:
+			return w.book.last()
+		default: // a timer may be far away
+			since = time.Now()
 		}
 	}
 	return w.book.last()
