@@ -21,6 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,8 +120,8 @@ func tasks(ctx context.Context, js jetstream.JetStream) error {
 	if info.Config.MaxBytes <= 0 || info.State.Bytes < uint64(info.Config.MaxBytes)/2 {
 		return nil
 	}
-	for place, floor := range taken {
-		if err := purge(ctx, s, info.State, floor, place+".*"); err != nil {
+	for _, place := range slices.Sorted(maps.Keys(taken)) {
+		if err := purge(ctx, s, info.State, taken[place], place+".*"); err != nil {
 			return err
 		}
 	}
@@ -162,7 +164,8 @@ func prefix(ctx context.Context, s jetstream.Stream, taken map[string]uint64, st
 		}
 	}
 	upTo := st.LastSeq
-	for place, floor := range taken {
+	for _, place := range slices.Sorted(maps.Keys(taken)) {
+		floor := taken[place]
 		if floor >= upTo {
 			continue
 		}

@@ -100,7 +100,7 @@ func (p *partition) transmit(from key, m record.Send) {
 				return
 			}
 		}
-		if !pause(p.going, jittered(wait)) {
+		if !pause(p.going, apart(wait, m.Input.ID)) {
 			return
 		}
 		wait = min(2*wait, 5*time.Second)
@@ -117,7 +117,7 @@ func (p *partition) timers() {
 		p.sends.Go(func() {
 			in := record.Input{ID: fmt.Sprintf("timer:%d", at), Kind: record.InTimer, By: "engine"}
 			wait := 100 * time.Millisecond
-			for !p.o.Do(p.going, k.agg, k.id, in).Final() && pause(p.going, jittered(wait)) {
+			for !p.o.Do(p.going, k.agg, k.id, in).Final() && pause(p.going, apart(wait, k.id)) {
 				wait = min(2*wait, 10*time.Second)
 			}
 		})

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
@@ -368,6 +369,14 @@ func (p *partition) append(k key, l *lane, r *record.Record, stored []byte) (Mar
 // not come back at the same time.
 func jittered(d time.Duration) time.Duration {
 	return d*3/4 + rand.N(d/2+1)
+}
+
+// apart is jittered by who waits and for how long, without chance: a simulation
+// can be repeated.
+func apart(d time.Duration, who string) time.Duration {
+	h := fnv.New64a()
+	fmt.Fprint(h, who, d)
+	return d*3/4 + time.Duration(h.Sum64()%uint64(d/2+1))
 }
 
 // pause waits for d; false when ctx ended first.

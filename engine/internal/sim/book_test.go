@@ -281,7 +281,7 @@ func (b *book) remark(e *entry) {
 		return
 	}
 	switch {
-	case e.rec.Aggregate == record.Run && e.rec.In.Kind == record.InEvent:
+	case e.rec.Aggregate == record.Run && e.rec.In.Kind == record.InSignal:
 		b.w.saw("event heard by a waiting run")
 	case e.rec.Aggregate == record.Event && len(e.rec.In.Listening) > 0:
 		b.w.saw("event with listeners")
