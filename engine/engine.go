@@ -141,6 +141,10 @@ type Engine struct {
 	tasks, out *backlog // what the relay publishes to
 
 	observe owner.Observer // for Bench; may be nil
+
+	// The clocks, for tests; those of the machine when nil.
+	wall func() time.Time
+	mono func() time.Duration
 }
 
 // New checks options; it starts nothing.
@@ -253,7 +257,7 @@ func (e *Engine) start(ctx context.Context) error {
 	e.tasks, e.out = newBacklog("tasks", tasks), newBacklog("events", out)
 	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
 	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Full: e.broker.Full, Queued: e.relay.Prepare, Stopped: e.partitionStopped, ClockHeld: e.clockHeld,
-		Send: e.send, Lost: e.lost, Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
+		Wall: e.wall, Mono: e.mono, Send: e.send, Lost: e.lost, Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
 	}
@@ -261,7 +265,7 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	e.svc, err = service.New(service.Options{Owner: e.peers, Definitions: e.defs, Index: e.index, Journal: e.log, Audit: e.audit, Notes: e.notes, Partitions: e.owner,
-		Broker: e.broker, Emit: e.relay.Emit, Changed: e.applied, Info: e.describe, Hello: e.tellHello, Log: e.o.Log})
+		Broker: e.broker, Emit: e.relay.Emit, Changed: e.applied, Info: e.describe, Hello: e.tellHello, AcceptClock: e.acceptClocks, Log: e.o.Log})
 	if err != nil {
 		return err
 	}

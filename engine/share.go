@@ -241,6 +241,7 @@ const (
 	topicDefinitions = "definitions" // others are in force; answered when they are in the engine that is told
 	topicSources     = "sources"     // how are they? Answered by the engine that watches them
 	topicPoke        = "poke"        // repositories are to be looked at now
+	topicClock       = "clock"       // an administrator says that the clocks are right; all answer
 )
 
 // toldIn is how long it is waited for all engines to have new definitions.
@@ -251,7 +252,7 @@ const toldIn = 3 * time.Second
 // is decided with them.
 func (e *Engine) applied(ctx context.Context) error {
 	err := e.changed(ctx)
-	if _, late := e.peers.Gather(ctx, topicDefinitions, nil, len(e.keeper.Members())-1, toldIn); late != nil {
+	if _, late := e.peers.Gather(ctx, topicDefinitions, nil, e.others(), toldIn); late != nil {
 		e.o.Log.Warn("not all engines have said that they have the new definitions; they will", "error", late)
 	}
 	return err
@@ -300,6 +301,9 @@ func (e *Engine) listenToPeers() error {
 		e.peers.Listen(topicPoke, func(context.Context, []byte) (any, error) {
 			e.sources.Poke()
 			return nil, nil
+		}),
+		e.peers.Listen(topicClock, func(context.Context, []byte) (any, error) {
+			return e.acceptClock(), nil
 		}))
 }
 

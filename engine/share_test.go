@@ -58,11 +58,14 @@ type member struct {
 	ended chan error
 }
 
-func join(t *testing.T, external, name string) *member {
+func join(t *testing.T, external, name string, prepare ...func(*Engine)) *member {
 	t.Helper()
 	e, err := New(Options{Dir: t.TempDir(), HTTP: "none", External: external, Instance: name})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range prepare {
+		f(e)
 	}
 	m := &member{Engine: e, ended: make(chan error, 1)}
 	var ctx context.Context

@@ -24,6 +24,7 @@ const (
 	VerbAuditVerify  = "audit.verify"       // VerifyAudit → AuditReport; who may read all runs
 	VerbAuditLog     = "audit.log"          // ReadAudit → AuditPage; who may read all runs
 	VerbNewEpoch     = "admin.newEpoch"     // NewEpoch → Epochs; administrators
+	VerbClockAccept  = "admin.clockAccept"  // AcceptClock → ClockAccepted; administrators
 	VerbOutput       = "run.output"         // ReadOutput → Output
 	VerbArtifact     = "artifact.read"      // ReadArtifact → ArtifactPart
 	VerbEvents       = "event.list"         // ReadEvents → EventPage
@@ -361,6 +362,23 @@ type Epoch struct {
 	Lost       []string `json:"lost,omitempty"`       // "run k3f9: had 7 records, has 5"
 	Problems   []string `json:"problems,omitempty"`   // all that is wrong
 	Resumed    bool     `json:"resumed,omitempty"`
+}
+
+// AcceptClock says that the clocks of all engines are right, so that timers
+// go on where they are held.
+type AcceptClock struct {
+	Reason string `json:"reason" validate:"required,max=2000"` // stands in the audit log
+}
+
+// ClockAccepted tells of each engine why it had held timers.
+type ClockAccepted struct {
+	Engines []EngineClock `json:"engines"`
+}
+
+// EngineClock is an engine whose clock was accepted.
+type EngineClock struct {
+	Instance string `json:"instance"`
+	Held     string `json:"held,omitempty"` // why its timers were held; empty when they were not
 }
 
 // ReadAudit asks for what stands in the audit log beside the records.

@@ -9,6 +9,7 @@ func (a *app) adminCommand() *cobra.Command {
 	c := group("admin", "Look after an installation as a whole",
 		a.adminBackupCommand(),
 		a.adminBootstrapCommand(),
+		a.adminClockCommand(),
 		a.adminEpochCommand(),
 		a.adminRestoreCommand(),
 	)

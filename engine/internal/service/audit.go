@@ -166,7 +166,7 @@ func lines(lost []audit.Affected, more int) (list []string) {
 // noted are the verbs of which the audit log has every answer but refusals
 // that nobody could expect to be more: they change something that has no
 // record. What changes a run or an environment is in its record.
-var noted = []string{events.VerbAuthAdd, events.VerbAuthRevoke}
+var noted = []string{events.VerbAuthAdd, events.VerbAuthRevoke, events.VerbClockAccept}
 
 // onlyRead are the verbs that change nothing.
 var onlyRead = []string{events.VerbList, events.VerbGet, events.VerbWhy, events.VerbEval, events.VerbRecords, events.VerbVerify, events.VerbAuditVerify, events.VerbAuditLog,

@@ -71,6 +71,8 @@ type Options struct {
 	Changed     func(ctx context.Context) error // called after definitions changed
 	// Info tells what the engine is, without runs and workers.
 	Info func(ctx context.Context) events.ServerInfo
+	// AcceptClock has all engines believe their clocks.
+	AcceptClock func(ctx context.Context) ([]events.EngineClock, error)
 	// Hello is told of every worker's hello, for the other engines; may be nil.
 	Hello func(pool string, h events.Hello)
 	Log   *slog.Logger
@@ -106,8 +108,8 @@ func New(o Options) (*Service, error) {
 		events.VerbStart: s.start, events.VerbList: s.list, events.VerbGet: s.get, events.VerbWhy: s.why, events.VerbEval: s.eval,
 		events.VerbDecide: s.decide, events.VerbCancel: s.cancel, events.VerbPause: s.pause, events.VerbResume: s.resume, events.VerbRetry: s.retry,
 		events.VerbRecords: s.records, events.VerbVerify: s.verify, events.VerbAuditVerify: s.verifyAudit, events.VerbAuditLog: s.auditLog,
-		events.VerbNewEpoch: s.newEpoch,
-		events.VerbOutput:   s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
+		events.VerbNewEpoch: s.newEpoch, events.VerbClockAccept: s.acceptClock,
+		events.VerbOutput: s.output, events.VerbArtifact: s.artifact, events.VerbEvents: s.events, events.VerbPublish: s.publish,
 		events.VerbApply: s.apply, events.VerbDefinitions: s.definitions, events.VerbTexts: s.texts, events.VerbServer: s.server,
 		events.VerbEnvironments: s.environments, events.VerbEnvFree: s.freeEnvironment,
 		events.VerbEnvHold: s.holdEnvironment, events.VerbEnvUnhold: s.unholdEnvironment, events.VerbBreakGlass: s.breakGlass,
