@@ -181,7 +181,7 @@ func failure(err error) events.Answer {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return events.Answer{Status: events.StatusBusy, Reason: "no answer in time; repeat with the same id"}
 	}
-	if slices.ContainsFunc(unreachable, func(why error) bool { return errors.Is(err, why) }) {
+	if isTransient(err) {
 		return events.Answer{Status: events.StatusBusy, Reason: "the store does not answer; repeat with the same id: " + err.Error(), RetryAfter: 1000}
 	}
 	return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
@@ -190,6 +190,19 @@ func failure(err error) events.Answer {
 // unreachable are errors of a store that may answer again.
 var unreachable = []error{nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionClosed, nats.ErrConnectionReconnecting,
 	jetstream.ErrNoStreamResponse}
+
+// Codes of the server for a store that has no leader at the moment, or too few
+// of its servers: incomplete results, temporarily unavailable, cannot handle
+// the request, and offline streams and consumers.
+var leaderless = []jetstream.ErrorCode{10004, 10008, 10009, 10118, 10119}
+
+// isTransient reports whether the store may well answer when it is asked again.
+func isTransient(err error) bool {
+	if api := new(jetstream.APIError); errors.As(err, &api) && slices.Contains(leaderless, api.ErrorCode) {
+		return true
+	}
+	return slices.ContainsFunc(unreachable, func(why error) bool { return errors.Is(err, why) })
+}
 
 // Codes of the server for a store that takes no more.
 var fullCodes = []jetstream.ErrorCode{10002, 10023, 10047, 10122}
