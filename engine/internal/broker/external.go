@@ -298,12 +298,13 @@ func (b *Broker) connectExternal(ctx context.Context) error {
 			return err
 		}
 		*conns[n.account] = nc
-		if err := checkAccount(ctx, nc, n.account); err != nil {
+		check := func(ctx context.Context) error { return checkAccount(ctx, nc, n.account) }
+		if err := b.awaitLeader(ctx, check); err != nil {
 			return fmt.Errorf("external nats server %s, account %s: %w", nc.ConnectedUrlRedacted(), n.account, err)
 		}
 	}
 	b.url = cmp.Or(b.url, b.Engine.ConnectedUrlRedacted())
-	return b.checkCluster(ctx)
+	return b.awaitLeader(ctx, b.checkCluster)
 }
 
 // one makes a connection to one server only, which ends when it is lost.

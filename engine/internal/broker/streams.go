@@ -179,14 +179,16 @@ func (b *Broker) EnsureStreams(ctx context.Context) error {
 	if err := b.MakeStreams(ctx); err != nil || b.opts.External == nil {
 		return err
 	}
-	return b.share(ctx)
+	return b.awaitLeader(ctx, b.share)
 }
 
 // MakeStreams is EnsureStreams, and leaves the principals where they are.
 func (b *Broker) MakeStreams(ctx context.Context) error {
 	var errs []error
 	for _, w := range layout(b.opts.Replicas, b.maxStore) {
-		errs = append(errs, ensureStream(ctx, *b.conns()[w.account], w, b.opts.External == nil))
+		errs = append(errs, b.awaitLeader(ctx, func(ctx context.Context) error {
+			return ensureStream(ctx, *b.conns()[w.account], w, b.opts.External == nil)
+		}))
 	}
 	return errors.Join(errs...)
 }
