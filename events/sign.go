@@ -91,8 +91,12 @@ func NewVerifier(keys []ed25519.PublicKey) *Verifier { return &Verifier{keys: ke
 // Keys reports how many keys it accepts.
 func (v *Verifier) Keys() int { return len(v.keys) }
 
+// ErrUnknownKey says that none of the keys of a Verifier signed a message,
+// which has a signature.
+var ErrUnknownKey = errors.New("the signature is not the engine's")
+
 // Verify reports whether one of the keys signed body, by the value of its
-// HeaderSignature.
+// HeaderSignature. The error is ErrUnknownKey when another one may have.
 func (v *Verifier) Verify(body []byte, header string) error {
 	parts := strings.SplitN(header, ".", 4)
 	if len(parts) != 4 {
@@ -118,7 +122,7 @@ func (v *Verifier) Verify(body []byte, header string) error {
 			return nil
 		}
 	}
-	return errors.New("the signature is not the engine's")
+	return ErrUnknownKey
 }
 
 func (v *Verifier) knows(g signedRoot) bool {

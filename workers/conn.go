@@ -17,11 +17,14 @@ import (
 // keys in the credential. A credential that names none (that of a user of an
 // external NATS server) takes them from the engine's answer to the hello: in
 // the account of workers nobody else can answer that, and no task is taken
-// before.
+// before. A task that is signed by a key that is not known, as that of an engine
+// that has just come, has the last hello said again.
 func OnBus(conn *bus.Conn) Bus {
 	b := &busConn{conn: conn, pinned: len(conn.Credential().TaskKeys) > 0, trusted: make(chan struct{}), sources: map[string]*bus.TaskSource{}}
 	if b.pinned {
 		close(b.trusted)
+	} else {
+		conn.LearnTaskKeys(b.helloAgain)
 	}
 	return b
 }
@@ -33,6 +36,8 @@ type busConn struct {
 	trusted chan struct{} // closed when there are keys
 	mu      sync.Mutex
 	told    bool // trusted is closed
+	hello   any  // the last
+	said    time.Time
 	sources map[string]*bus.TaskSource
 }
 
@@ -60,6 +65,24 @@ func (b *busConn) learn(answer events.Answer) error {
 		close(b.trusted)
 	}
 	return nil
+}
+
+// helloPause is how long apart hellos are at least that are said again.
+const helloPause = 500 * time.Millisecond
+
+// helloAgain says the last hello again, for the keys that the answer tells.
+func (b *busConn) helloAgain(ctx context.Context) error {
+	b.mu.Lock()
+	hello, soon := b.hello, time.Since(b.said) < helloPause
+	if !soon {
+		b.said = time.Now()
+	}
+	b.mu.Unlock()
+	if hello == nil || soon {
+		return nil
+	}
+	_, err := b.Request(ctx, events.VerbWorkerHello, hello)
+	return err
 }
 
 // atOnce is how long to wait for tasks that are there already.
@@ -110,6 +133,11 @@ func (b *busConn) Artifacts() Artifacts { return b.conn.Artifacts() }
 // Request turns refusals, which the connection gives as errors, back into the
 // answers that they are.
 func (b *busConn) Request(ctx context.Context, verb string, request any) (events.Answer, error) {
+	if verb == events.VerbWorkerHello {
+		b.mu.Lock()
+		b.hello = request
+		b.mu.Unlock()
+	}
 	answer, err := b.conn.Request(ctx, verb, request, nil)
 	if refusal, ok := errors.AsType[*bus.Refusal](err); ok {
 		if answer.Status == "" { // by the server, not by the engine

@@ -53,3 +53,24 @@ func TestKeysInTheCredentialAreNotReplacedByAnAnswer(t *testing.T) {
 		t.Error("a task that another key signed was begun")
 	}
 }
+
+func TestATaskOfAnEngineThatHasJustComeIsNotRefused(t *testing.T) {
+	w := newWire(t)
+	w.told, w.cred.TaskKeys = w.cred.TaskKeys, nil
+	stop := start(t, workers.Options{Conn: w.connect(), Kinds: map[string]workers.Handler{wireKind: exec.Handler{Args: []string{"true"}}}})
+	defer stop()
+	w.publish(w.key, w.task("first", nil))
+	w.result("first")
+	public, key := keyPair(t)
+	w.publish(key, w.task("early", nil)) // nobody knows the engine yet
+	w.until("the worker asks who signed that", func() bool { return len(w.hellos) > 1 })
+	w.mu.Lock()
+	w.told = append(w.told, public)
+	w.mu.Unlock()
+	w.publish(key, w.task("next", nil))
+	for _, task := range []string{"early", "next"} {
+		if got := w.result(task); got.Outcome != events.Succeeded {
+			t.Errorf("%s: %+v", task, got)
+		}
+	}
+}

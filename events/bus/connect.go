@@ -35,6 +35,7 @@ type Conn struct {
 
 	keyMu sync.RWMutex
 	keys  *events.Verifier // of tasks
+	learn func(context.Context) error
 }
 
 // Option changes how Connect connects.
@@ -178,6 +179,15 @@ func (c *Conn) TrustTaskKeys(keys []string) error {
 	defer c.keyMu.Unlock()
 	c.keys = events.NewVerifier(parsed)
 	return nil
+}
+
+// LearnTaskKeys has learn called when a task comes whose key is not trusted:
+// it may have TrustTaskKeys called with keys that are newer. Without it such a
+// task is refused at once.
+func (c *Conn) LearnTaskKeys(learn func(context.Context) error) {
+	c.keyMu.Lock()
+	defer c.keyMu.Unlock()
+	c.learn = learn
 }
 
 func decodeKey(s string) ([]byte, error) {

@@ -40,7 +40,7 @@ func (c *Conn) Tasks(pool, kind string) *TaskSource {
 // one millisecond is used). It gives what there is, possibly nothing, and an
 // error only when it gives nothing. A message that the engine did not sign, or
 // that is for another pool or kind, is never given: it is ended for good and
-// logged. The error is ErrNoTasks, or a *Refusal with CodeDenied, or says
+// logged, after a while where an engine may have come (see LearnTaskKeys). The error is ErrNoTasks, or a *Refusal with CodeDenied, or says
 // what is wrong with the connection.
 func (s *TaskSource) Fetch(ctx context.Context, n int, wait time.Duration) ([]*TaskMessage, error) {
 	if s.conn.taskKeys().Keys() == 0 {
@@ -67,7 +67,7 @@ func (s *TaskSource) Fetch(ctx context.Context, n int, wait time.Duration) ([]*T
 				}
 				return out, nil
 			}
-			if t := s.accept(m); t != nil {
+			if t := s.accept(ctx, m); t != nil {
 				out = append(out, t)
 			}
 		case <-back: // the request was lost with the connection; nothing more comes of it
@@ -139,8 +139,13 @@ func (s *TaskSource) forget() {
 }
 
 // accept checks a message; nil means that it is none of ours.
-func (s *TaskSource) accept(m jetstream.Msg) *TaskMessage {
+func (s *TaskSource) accept(ctx context.Context, m jetstream.Msg) *TaskMessage {
 	t, err := s.read(m)
+	if errors.Is(err, events.ErrUnknownKey) && s.conn.learnTaskKeys(ctx) {
+		if t, err = s.read(m); errors.Is(err, events.ErrUnknownKey) && s.deferred(m) {
+			return nil
+		}
+	}
 	if err != nil {
 		s.conn.log.Error("refused a task message that the engine cannot have sent", "subject", m.Subject(), "error", err)
 		if err := m.TermWithReason("refused by the worker: " + err.Error()); err != nil {
@@ -149,6 +154,41 @@ func (s *TaskSource) accept(m jetstream.Msg) *TaskMessage {
 		return nil
 	}
 	return t
+}
+
+// How often, and how long apart, a task comes whose key is not known. An
+// engine that has just come is known to the others a moment later.
+const (
+	keyTries = 5
+	keyPause = time.Second
+)
+
+// deferred has a task come again whose key is not known yet; false when it has
+// come often enough.
+func (s *TaskSource) deferred(m jetstream.Msg) bool {
+	meta, err := m.Metadata()
+	if err != nil || meta.NumDelivered >= keyTries {
+		return false
+	}
+	if err := m.NakWithDelay(keyPause); err != nil {
+		s.conn.log.Warn("a task whose key is not known was not given back; it comes again after 30 s", "subject", m.Subject(), "error", err)
+	}
+	return true
+}
+
+// learnTaskKeys asks for the keys that may sign tasks now; false when there is
+// nobody to ask.
+func (c *Conn) learnTaskKeys(ctx context.Context) bool {
+	c.keyMu.RLock()
+	learn := c.learn
+	c.keyMu.RUnlock()
+	if learn == nil {
+		return false
+	}
+	if err := learn(ctx); err != nil {
+		c.log.Warn("which keys may sign tasks is not known now", "error", err)
+	}
+	return true
 }
 
 func (s *TaskSource) read(m jetstream.Msg) (*TaskMessage, error) {
