@@ -164,6 +164,12 @@ server_name: $PENSTOCK_SERVER_NAME
 listen: "0.0.0.0:4222"
 max_payload: 4MB
 
+# Who does not answer is taken off within 15 seconds. Until then a share of what
+# is asked goes to an engine that stands still or whose machine is gone, and is
+# asked again only when no answer has come.
+ping_interval: "5s"
+ping_max: 2
+
 jetstream {
   store_dir: $PENSTOCK_STORE_DIR
   # An acknowledgement means: on disk. Without it a power cut loses
