@@ -31,7 +31,7 @@ func benchMillion(ctx context.Context, o BenchOptions, dir string) (results []Be
 		return nil, err
 	}
 	o.Progress(fmt.Sprintf("B4: %d runs that wait for an approval are stored", o.Runs))
-	filled, floor, err := fillStore(ctx, s, filepath.Join(dir, "filling"), o.Runs)
+	filled, floor, err := fillStore(ctx, s, filepath.Join(dir, "filling"), journal.SyncLazy, o.Runs)
 	if err != nil {
 		return nil, err
 	}
@@ -88,17 +88,20 @@ func (o BenchOptions) startIdle(ctx context.Context, s *store, dir string, runs 
 }
 
 // fillStore stores runs, and reads them again as fast as that can be done.
-func fillStore(ctx context.Context, s *store, dir string, runs int) (filled scale.Filled, read time.Duration, err error) {
+func fillStore(ctx context.Context, s *store, dir, sync string, runs int) (filled scale.Filled, read time.Duration, err error) {
 	b, err := s.broker(ctx, dir)
 	if err != nil {
 		return filled, 0, err
 	}
 	defer func() { err = errors.Join(err, b.Close(context.WithoutCancel(ctx))) }()
+	if err := b.EnsureStreams(ctx); err != nil {
+		return filled, 0, err
+	}
 	js, err := jetstream.New(b.Engine)
 	if err != nil {
 		return filled, 0, err
 	}
-	j, err := journal.Open(ctx, js, journal.Options{Sync: journal.SyncLazy, AckTimeout: time.Minute})
+	j, err := journal.Open(ctx, js, journal.Options{Sync: sync, AckTimeout: time.Minute})
 	if err != nil {
 		return filled, 0, err
 	}
@@ -106,6 +109,8 @@ func fillStore(ctx context.Context, s *store, dir string, runs int) (filled scal
 	if filled, err = scale.Fill(ctx, j, runs, stateSize); err != nil {
 		return filled, 0, fmt.Errorf("runs are stored: %w", err)
 	}
-	read, err = scale.Read(ctx, js, runs)
-	return filled, read, err
+	if read, err = scale.Read(ctx, js, runs); err != nil {
+		return filled, 0, fmt.Errorf("runs are read: %w", err)
+	}
+	return filled, read, nil
 }

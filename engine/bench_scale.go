@@ -16,6 +16,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/bench"
 	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/engine/internal/scale"
+	"github.com/penstock-cd/penstock/events"
 )
 
 // Processes that Bench starts, by the first argument of BenchProcess.
@@ -51,6 +52,9 @@ type engineProcess struct {
 	Dir      string `json:"dir"`
 	External string `json:"external"` // path
 	Lazy     bool   `json:"lazy"`
+	// Engines is how many there will be; this one then says when it has its share.
+	Engines   int    `json:"engines,omitempty"`
+	Workflows string `json:"workflows,omitempty"` // folder of definitions
 }
 
 // engineReady is what an engineProcess says when it answers.
@@ -69,7 +73,11 @@ func (o engineProcess) run(ctx context.Context, out io.Writer) error {
 	if o.Lazy {
 		sync = broker.SyncLazy
 	}
-	e, err := New(Options{Dir: o.Dir, External: o.External, HTTP: "none", Sync: sync, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	var workflows []string
+	if o.Workflows != "" {
+		workflows = []string{o.Workflows}
+	}
+	e, err := New(Options{Dir: o.Dir, External: o.External, HTTP: "none", Sync: sync, Workflows: workflows, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		return err
 	}
@@ -88,7 +96,23 @@ func (o engineProcess) run(ctx context.Context, out io.Writer) error {
 	runtime.GC() // what finalizers and pools had held
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return errors.Join(err, say.Encode(engineMemory{int64(m.HeapAlloc)}), <-done)
+	err = errors.Join(err, say.Encode(engineMemory{int64(m.HeapAlloc)}))
+	if o.Engines > 0 {
+		err = errors.Join(err, say.Encode(engineShare{o.share(ctx, e)}))
+	}
+	return errors.Join(err, <-done)
+}
+
+// share waits until the engine has its share of the partitions, and says how
+// large it is.
+func (o engineProcess) share(ctx context.Context, e *Engine) int {
+	for ctx.Err() == nil {
+		if held := e.keeper.Held().Partitions.Len(); held > 0 && held <= events.Partitions/o.Engines+1 {
+			return held
+		}
+		pause(ctx, 50*time.Millisecond)
+	}
+	return 0
 }
 
 // apart starts a process of BenchProcess.
@@ -152,6 +176,8 @@ func benchScale(ctx context.Context, o BenchOptions, id string) ([]BenchResult, 
 	switch id {
 	case "B4":
 		return benchMillion(ctx, o, dir)
+	case "B5":
+		return benchTakeover(ctx, o, dir)
 	case "B6":
 		return benchHistory(ctx, o, dir)
 	case "B7":

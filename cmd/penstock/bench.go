@@ -40,6 +40,7 @@ docs/performance.md says what the numbers mean.
 The others start processes of their own, and have another floor or none:
 
   B4  many runs that wait: memory for each, and how long a start takes
+  B5  how long others take to take over for an engine that was killed, and what is lost
   B6  how fast a run goes on that has a long history
   B7  cold start and idle memory of a server
   B8  check of 1,000 workflow files, and 1,000 scenario tests`,
@@ -61,7 +62,7 @@ The others start processes of their own, and have another floor or none:
 	f.StringVar(&only, "only", "", "measure only these `IDS`, with commas (default: all)")
 	f.IntSliceVar(&o.InFlight, "inflight", []int{100, 1000}, "`NUMBERS` of runs in flight for B1 and B2")
 	f.Float64Var(&seconds, "seconds", 2, "how long a side is measured at a time, at most 60")
-	f.IntVar(&o.Runs, "runs", 100_000, "`NUMBER` of runs that wait, for B4; a million take a few gigabytes of disk")
+	f.IntVar(&o.Runs, "runs", 100_000, "`NUMBER` of runs that wait, for B4; a million take a few gigabytes of disk (B5 has 10,000 at most)")
 	f.IntVar(&o.Rounds, "rounds", 3, "how often each side is measured, for latency three times as often; medians are shown")
 	f.StringVar(&dir, "dir", "", "`DIR` on the disk to measure (default: the system's temporary directory)")
 	f.StringVar(&profile, "profile", "", "write a CPU profile of this process, both sides of B1 to B3, to this `FILE`")

@@ -92,6 +92,25 @@ func TestBenchMeasuresRunsThatWait(t *testing.T) {
 	}
 }
 
+// TestBenchKillsAnEngine does so with few runs: what was acknowledged is there.
+func TestBenchKillsAnEngine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a server and three engines")
+	}
+	program, err := exec.LookPath("penstock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := engine.Bench(t.Context(), engine.BenchOptions{Dir: t.TempDir(), Work: newApp(strings.NewReader(""), io.Discard, io.Discard).benchWorker,
+		Only: []string{"B5"}, Runs: 100, Process: func(ctx context.Context, args ...string) *exec.Cmd { return exec.CommandContext(ctx, program, args...) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := report.Results; len(r) != 2 || r[0].Unit != "s" || r[0].Value <= 0 || r[1].Value != 0 || !r[1].Met || r[1].Note == "" {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestBenchRefusesWhatItCannotMeasure(t *testing.T) {
 	for _, args := range [][]string{{"--only", "B9"}, {"--seconds", "0"}, {"--seconds", "61"}, {"--inflight", "0"}, {"--inflight", "20000"}, {"--rounds", "0"}, {"--runs", "-1"}} {
 		if got := penstock(t, append([]string{"bench", "--dir", t.TempDir()}, args...)...); got.code == 0 {

@@ -202,7 +202,9 @@ func (f *filling) checkpoints() map[int][]byte {
 // stream can be ready sooner.
 func Read(ctx context.Context, js jetstream.JetStream, aggregates int) (took time.Duration, err error) {
 	began := time.Now()
-	c, err := js.CreateConsumer(ctx, events.StreamLog, jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy,
+	making, cancel := context.WithTimeout(ctx, 2*time.Minute) // the server looks for the last of each before it answers
+	defer cancel()
+	c, err := js.CreateConsumer(making, events.StreamLog, jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy,
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubject: "penstock.log.>", MemoryStorage: true, InactiveThreshold: time.Minute})
 	if err != nil {
 		return 0, err
