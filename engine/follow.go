@@ -26,8 +26,10 @@ func newFollower(log journal.Journal, observe func(owner.Entry), logger *slog.Lo
 	return &follower{log: log, observe: observe, logger: logger, moved: make(chan struct{})}
 }
 
-// everything is a filter for all that the log holds.
-const everything = "penstock.>"
+// recorded is a filter for all records. What else the log holds tells nothing,
+// and not all of it is given to readers: who waited for a probe would wait
+// until something is recorded.
+const recorded = "penstock.log.>"
 
 // load tells what there is. What is recorded meanwhile may be told twice,
 // which changes nothing.
@@ -44,9 +46,9 @@ func (f *follower) load(ctx context.Context) error {
 	return err
 }
 
-// end is the last sequence of the log, as its leader has it.
+// end is the sequence of the last record, as its leader has it.
 func (f *follower) end(ctx context.Context) (uint64, error) {
-	last, err := f.log.Last(ctx, everything)
+	last, err := f.log.Last(ctx, recorded)
 	if errors.Is(err, journal.ErrNotFound) {
 		return 0, nil
 	}
