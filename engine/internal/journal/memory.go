@@ -307,6 +307,13 @@ func (j *memoryJournal) Last(_ context.Context, subject string) (Entry, error) {
 	if i, ok := j.m.last[subject]; ok {
 		return j.m.entries[i].clone(), nil
 	}
+	if strings.ContainsAny(subject, "*>") { // the server takes a filter here too
+		for _, e := range slices.Backward(j.m.entries) {
+			if matches(subject, e.Subject) {
+				return e.clone(), nil
+			}
+		}
+	}
 	return Entry{}, fmt.Errorf("%s: %w", subject, ErrNotFound)
 }
 
