@@ -87,15 +87,15 @@ type node struct {
 // cluster is three NATS servers, engines and workers as containers, and the
 // people outside.
 type cluster struct {
-	t                       *testing.T
-	cli                     *testcontainers.DockerClient
-	bus, routes             string // networks: of all, and of the NATS servers among each other
-	nats, engines, workers  []*node
-	password                string
-	url                     string // of the NATS servers, from this host
-	mu                      sync.Mutex
-	effects                 map[string]int // by "run/state"
-	natsImage, image, names string
+	t                      *testing.T
+	cli                    *testcontainers.DockerClient
+	bus, routes            string // networks: of all, and of the NATS servers among each other
+	nats, engines, workers []*node
+	password               string
+	url                    string // of the NATS servers, from this host
+	mu                     sync.Mutex
+	effects                map[string]int // by "run/state"
+	natsImage, image       string
 }
 
 // newCluster starts everything and waits until it is ready.

@@ -208,6 +208,3 @@ func onceOnly(t testing.TB, ledger, run string, states ...string) {
 		}
 	}
 }
-
-// driven is a change that was taken through, and the run beside it that was cancelled.
-type driven struct{ run, held string }

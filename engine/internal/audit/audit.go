@@ -336,12 +336,12 @@ type Store interface {
 	// Read calls fn with the messages that match filter, from sequence from or
 	// from the time since on, in order, up to the last one that there is when
 	// it is called. An error of fn ends the reading and is returned, except
-	// Enough.
+	// ErrEnough.
 	Read(ctx context.Context, q Query, fn func(Raw) error) error
 }
 
-// Enough ends a reading from within.
-var Enough = errors.New("read enough")
+// ErrEnough ends a reading from within.
+var ErrEnough = errors.New("read enough")
 
 // Query says what to read. From and Since are alternatives.
 type Query struct {

@@ -4,7 +4,7 @@ import "context"
 
 // Diary calls fn with the messages that are no records, from sequence from on:
 // notes, epochs and losses. An error of fn ends the reading and is returned,
-// except Enough.
+// except ErrEnough.
 func Diary(ctx context.Context, s Store, from uint64, fn func(*Message) error) error {
 	return s.Read(ctx, Query{Filters: []string{noteFilter, epochFilter}, From: from}, func(raw Raw) error {
 		m, err := decode(raw)

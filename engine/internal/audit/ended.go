@@ -27,7 +27,7 @@ const longLived = 64
 // until, and calls fn with what is superseded: everything of those aggregates
 // up to there is in the audit log. It gives the message to go on from. An
 // error of fn ends the reading before the message that it was called for, and
-// is returned, except Enough.
+// is returned, except ErrEnough.
 func Done(ctx context.Context, s Store, from uint64, until time.Time, fn func(Superseded) error) (next uint64, err error) {
 	at, err := find(ctx, s)
 	if err != nil {
@@ -40,7 +40,7 @@ func Done(ctx context.Context, s Store, from uint64, until time.Time, fn func(Su
 			return err
 		}
 		if !raw.Time.Before(until) || m.To > at.pos {
-			return Enough
+			return ErrEnough
 		}
 		for _, e := range m.Entries() {
 			h, err := record.DecodeHead(e.Data)

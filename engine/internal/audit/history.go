@@ -76,7 +76,7 @@ func older(ctx context.Context, s Store, vp int, key string, since time.Time, fi
 			list = append(list, journal.Entry{Seq: e.Seq, Subject: e.Subject(), Data: bytes.Clone(e.Data), Time: time.UnixMilli(e.Time)})
 			hash := sha256.Sum256(e.Data)
 			if whole = versions[0] == 1 && h.V == int64(len(versions)) && h.V == first.V-1 && hex.EncodeToString(hash[:]) == first.Prev; whole {
-				return Enough
+				return ErrEnough
 			}
 		}
 		return nil

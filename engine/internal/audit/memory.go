@@ -100,7 +100,7 @@ func (m *Memory) Read(ctx context.Context, q Query, fn func(Raw) error) error {
 			return err
 		}
 		if err := fn(raw); err != nil {
-			if errors.Is(err, Enough) {
+			if errors.Is(err, ErrEnough) {
 				return nil
 			}
 			return err

@@ -117,7 +117,7 @@ func (p *partition) begin(ctx context.Context) error {
 			return err
 		}
 		p.from = m.From
-		return Enough
+		return ErrEnough
 	})
 }
 
@@ -136,7 +136,7 @@ func (p *partition) filter() string { return logPrefix + strconv.Itoa(p.vp) + ".
 func (p *partition) readLog(ctx context.Context) error {
 	err := p.v.Log.Select(ctx, p.filter(), 1, func(e journal.Entry) error {
 		if e.Seq > p.pos {
-			return Enough
+			return ErrEnough
 		}
 		key := strings.TrimPrefix(e.Subject, strings.TrimSuffix(p.filter(), ">"))
 		p.span(key, e)
@@ -148,7 +148,7 @@ func (p *partition) readLog(ctx context.Context) error {
 		}
 		return p.pace(ctx)
 	})
-	if errors.Is(err, Enough) {
+	if errors.Is(err, ErrEnough) {
 		return nil
 	}
 	return err
@@ -269,7 +269,7 @@ func (p *partition) reload(ctx context.Context, f folded) (state any, known bool
 		}
 	}
 	if f.at == 0 {
-		_ = p.v.Log.Select(ctx, p.filter(), f.seq, func(e journal.Entry) error { take(e.Seq, e.Data); return Enough })
+		_ = p.v.Log.Select(ctx, p.filter(), f.seq, func(e journal.Entry) error { take(e.Seq, e.Data); return ErrEnough })
 		return state, known
 	}
 	_ = p.v.Store.Read(ctx, Query{From: f.at}, func(raw Raw) error {
@@ -280,7 +280,7 @@ func (p *partition) reload(ctx context.Context, f folded) (state any, known bool
 				}
 			}
 		}
-		return Enough
+		return ErrEnough
 	})
 	return state, known
 }

@@ -134,7 +134,7 @@ func put(ctx context.Context, s Store, h Header, at time.Time) error {
 func stored(ctx context.Context, s Store, seq uint64, sent []byte) (same bool, err error) {
 	err = s.Read(ctx, Query{From: seq}, func(raw Raw) error {
 		same = raw.Seq == seq && bytes.Equal(raw.Data, sent)
-		return Enough
+		return ErrEnough
 	})
 	return same, err
 }
@@ -213,7 +213,7 @@ func (t tail) against(ctx context.Context, log Source, limit uint64) (loss *Loss
 	err = log.From(ctx, t.low, func(e journal.Entry) error {
 		if e.Seq > limit {
 			end = limit
-			return Enough
+			return ErrEnough
 		}
 		end = e.Seq
 		was, known := t.entries[e.Seq]
@@ -224,7 +224,7 @@ func (t tail) against(ctx context.Context, log Source, limit uint64) (loss *Loss
 		}
 		return nil
 	})
-	if errors.Is(err, Enough) || errors.Is(err, journal.ErrLost) {
+	if errors.Is(err, ErrEnough) || errors.Is(err, journal.ErrLost) {
 		err = nil
 	}
 	if err != nil {

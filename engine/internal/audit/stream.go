@@ -120,7 +120,7 @@ func (s *Stream) Read(ctx context.Context, q Query, fn func(Raw) error) error {
 	}
 	for failures := 0; ; failures++ {
 		next, err := session(ctx, st, cfg, end, fn)
-		if err == nil || errors.Is(err, Enough) {
+		if err == nil || errors.Is(err, ErrEnough) {
 			return nil
 		}
 		if given := new(given); errors.As(err, &given) {
@@ -176,7 +176,7 @@ func session(ctx context.Context, st jetstream.Stream, cfg jetstream.ConsumerCon
 				return next, nil
 			}
 			if err := fn(Raw{Seq: meta.Sequence.Stream, Subject: m.Subject(), Time: meta.Timestamp, Data: m.Data()}); err != nil {
-				if errors.Is(err, Enough) {
+				if errors.Is(err, ErrEnough) {
 					return next, err
 				}
 				return next, &given{err}

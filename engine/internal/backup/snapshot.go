@@ -98,9 +98,8 @@ func snapshot(ctx context.Context, nc *nats.Conn, stream string, consumers bool,
 
 // restoring is a stream that is sent to the server.
 type restoring struct {
-	nc   *nats.Conn
-	to   string
-	done bool
+	nc *nats.Conn
+	to string
 }
 
 // restore begins to send a stream. It must not exist.

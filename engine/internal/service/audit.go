@@ -124,7 +124,7 @@ func (s *Service) auditLog(ctx context.Context, who Principal, body []byte) (any
 	err := audit.Diary(ctx, s.o.Audit, req.After+1, func(m *audit.Message) error {
 		if messages++; messages > 1 && (messages > mostMessages || size+len(m.Data) > pageBytes) {
 			page.Next = req.After
-			return audit.Enough
+			return audit.ErrEnough
 		}
 		size += len(m.Data)
 		req.After = m.Seq()

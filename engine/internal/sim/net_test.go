@@ -3,7 +3,6 @@ package sim
 import (
 	"cmp"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"hash"
 	"math/rand/v2"
@@ -202,5 +201,3 @@ func (n *net) note(format string, args ...any) {
 		n.log = slices.Clone(n.log[kept:])
 	}
 }
-
-func (n *net) sum() string { return hex.EncodeToString(n.hash.Sum(nil)[:8]) }

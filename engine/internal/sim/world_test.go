@@ -387,5 +387,3 @@ func (h *hands) stopAll() {
 }
 
 var _ lease.Hands = (*hands)(nil)
-
-var errEnded = errors.New("the engine has ended")
