@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
