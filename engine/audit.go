@@ -4,11 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/janitor"
+	"github.com/penstock-cd/penstock/engine/internal/owner"
 )
 
 const (
@@ -19,13 +19,15 @@ const (
 	watchWindow = 35 * 24 * time.Hour
 )
 
-// keepAudit brings the record into the audit log, until ctx ends.
+// keepAudit brings the record into the audit log, until ctx ends. One engine
+// does so for all.
 func (e *Engine) keepAudit(ctx context.Context) {
 	audit.NewWriter(audit.Options{Source: e.log, Store: e.audit, Instance: e.o.Instance, Stop: e.stopPartition, Log: e.o.Log}).Run(ctx)
 }
 
 // watchRecord decides again, slowly, what the partitions hold that this engine
-// owns, and stops one whose record is not what it was.
+// owns, and stops one whose record is not what it was. Every engine does so for
+// its own.
 func (e *Engine) watchRecord(ctx context.Context) {
 	audit.Watch(ctx, audit.WatchOptions{
 		Verifier: &audit.Verifier{Log: e.log, Store: e.audit, Definitions: e.defs, Pace: audit.Pace(watchShare)},
@@ -48,9 +50,7 @@ func (e *Engine) carriedOut(ctx context.Context) (map[int]uint64, error) {
 	}
 	passed := map[int]uint64{}
 	for vp, p := range stored {
-		var c struct {
-			Seq uint64 `json:"seq"`
-		}
+		var c owner.Checkpoint
 		if err := json.Unmarshal(p, &c); err != nil {
 			continue // its owner says so; nothing of it is removed
 		}
@@ -63,14 +63,6 @@ func (e *Engine) carriedOut(ctx context.Context) (map[int]uint64, error) {
 // engine owns is stopped by that one when it comes to it.
 func (e *Engine) stopPartition(vp int, err error) {
 	e.owner.Stop(vp, err) // which does nothing unless it is owned here
-}
-
-// lookAfterRecord keeps and watches the record until ctx ends.
-func (e *Engine) lookAfterRecord(ctx context.Context) {
-	var work sync.WaitGroup
-	work.Go(func() { e.keepAudit(ctx) })
-	work.Go(func() { e.watchRecord(ctx) })
-	work.Wait()
 }
 
 // closeNotes stores the notes for the audit log that wait.

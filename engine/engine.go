@@ -382,6 +382,7 @@ func (e *Engine) serve(asked context.Context) error {
 	if e.settle(ctx) {
 		work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
 		work.Go(func() { e.broker.Watch(ctx, e.frozen) })
+		work.Go(func() { e.watchRecord(ctx) })
 		if e.http != nil {
 			work.Go(func() { fail("http", e.serveHTTP(ctx)) })
 		}

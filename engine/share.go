@@ -33,7 +33,7 @@ func (e *Engine) alone() bool { return e.broker.InProcess() != nil }
 // share sets up how partitions come to this engine, and how those of others
 // are reached.
 func (e *Engine) share(ctx context.Context) error {
-	work := map[string]func(context.Context){routing: e.route, cleaning: e.clean, schedules: e.keepSchedules, auditing: e.lookAfterRecord}
+	work := map[string]func(context.Context){routing: e.route, cleaning: e.clean, schedules: e.keepSchedules, auditing: e.keepAudit}
 	if len(e.o.Workflows) > 0 {
 		work[watching] = e.watchSources
 	}
