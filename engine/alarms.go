@@ -24,10 +24,21 @@ func (e *Engine) clockHeld(why string) {
 
 // alarm publishes an event that stands in no record, about the engine itself.
 func (e *Engine) alarm(typ, reason string) {
-	now := time.Now().UTC()
-	data, err := json.Marshal(events.Happening{Reason: reason})
+	e.emit("/penstock/engine", typ, time.Now().UTC(), events.Happening{Reason: reason})
+}
+
+// ingressLost tells subscribers that incoming events may have been lost with
+// their stream; it returns at once.
+func (e *Engine) ingressLost(recorded, last uint64) {
+	e.emit("/penstock/events", events.EventRefused, time.UnixMilli(e.peers.Now()).UTC(), events.Happening{Reasons: []string{fmt.Sprintf(
+		"the stream of incoming events was made anew or restored from a backup: it ends at %d, and events up to %d were recorded before; what it has lost must be sent again", last, recorded)}})
+}
+
+// emit publishes an event that stands in no record.
+func (e *Engine) emit(source, typ string, now time.Time, h events.Happening) {
+	data, err := json.Marshal(h)
 	if err == nil {
-		err = e.relay.Emit(events.Event{ID: record.Derive(typ, e.o.Instance, now.UnixNano(), reason), Source: "/penstock/engine",
+		err = e.relay.Emit(events.Event{ID: record.Derive(typ, e.o.Instance, now.UnixNano(), data), Source: source,
 			Type: typ, Time: now, DataContentType: "application/json", Data: data}, "", "")
 	}
 	if err != nil {

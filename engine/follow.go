@@ -38,7 +38,7 @@ func (f *follower) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = f.log.LastPerSubject(ctx, []string{"penstock.log.>"}, func(e journal.Entry) error {
+	err = f.log.LastPerSubject(ctx, []string{recorded}, func(e journal.Entry) error {
 		f.tell(e)
 		return nil
 	})
