@@ -31,6 +31,7 @@ var arrows = []arrow{
 	{"events", []string{"events/wire"}},
 	{"events/bus/funnel", nil}, // the standard library only
 	{"events/wire", nil},       // likewise
+	{"events/wire/wiretest", []string{"events/wire"}},
 	{"events/bus", []string{"events", "events/bus/funnel", "events/wire"}},
 	{"workflows", []string{"events"}},
 	{"workflows/...", []string{"events", "workflows"}},
