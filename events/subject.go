@@ -106,6 +106,36 @@ func LogSubject(aggregate, id string) string {
 	return "penstock.log." + strconv.Itoa(Partition(aggregate, id)) + "." + aggregate + "." + Token(id)
 }
 
+// LogPartition reads the partition from the subject of a record; -1 when it is
+// no record's.
+func LogPartition(subject string) int {
+	rest, ok := strings.CutPrefix(subject, "penstock.log.")
+	if !ok {
+		return -1
+	}
+	number, _, _ := strings.Cut(rest, ".")
+	vp, err := strconv.Atoi(number)
+	if err != nil {
+		return -1 // somebody else writes into the stream
+	}
+	return vp
+}
+
+// MatchSubject reports whether a subject matches a filter, in which "*" stands
+// for a token and a final ">" for one or more.
+func MatchSubject(filter, subject string) bool {
+	f, s := strings.Split(filter, "."), strings.Split(subject, ".")
+	for i, token := range f {
+		switch {
+		case token == ">":
+			return len(s) > i
+		case i >= len(s), token != "*" && token != s[i]:
+			return false
+		}
+	}
+	return len(f) == len(s)
+}
+
 // OwnSubject is the subject of a partition's owner record, its fence.
 func OwnSubject(vp int) string { return "penstock.own." + strconv.Itoa(vp) }
 

@@ -18,3 +18,31 @@ func TestASubjectIsShortWhateverAnEventSays(t *testing.T) {
 		t.Errorf("a short one is %s", got)
 	}
 }
+
+func TestSubjectsMatchFilters(t *testing.T) {
+	for _, c := range []struct {
+		filter, subject string
+		want            bool
+	}{
+		{"a.b", "a.b", true}, {"a.b", "a.c", false}, {"a.b", "a", false}, {"a", "a.b", false},
+		{"a.*", "a.b", true}, {"a.*", "a.b.c", false}, {"*.b", "a.b", true},
+		{"a.>", "a.b.c", true}, {"a.>", "a", false}, {">", "a", true}, {"a.*.>", "a.b", false},
+	} {
+		if got := MatchSubject(c.filter, c.subject); got != c.want {
+			t.Errorf("%s and %s: %t", c.filter, c.subject, got)
+		}
+	}
+}
+
+func TestPartitionIsReadFromTheSubjectOfARecord(t *testing.T) {
+	for subject, want := range map[string]int{
+		LogSubject("run", "one"): Partition("run", "one"),
+		"penstock.log.7.run.x":   7,
+		OwnSubject(7):            -1,
+		"penstock.log.x.run.y":   -1,
+	} {
+		if got := LogPartition(subject); got != want {
+			t.Errorf("%s: %d, want %d", subject, got, want)
+		}
+	}
+}

@@ -5,9 +5,10 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/penstock-cd/penstock/events"
 )
 
 // Memory is the twin of the stream in memory, for tests and simulations.
@@ -110,19 +111,5 @@ func (m *Memory) Read(ctx context.Context, q Query, fn func(Raw) error) error {
 }
 
 func (q Query) matches(subject string) bool {
-	return len(q.Filters) == 0 || slices.ContainsFunc(q.Filters, func(f string) bool { return matches(f, subject) })
-}
-
-// matches says whether a subject matches a filter with wildcards.
-func matches(filter, subject string) bool {
-	f, s := strings.Split(filter, "."), strings.Split(subject, ".")
-	for i, token := range f {
-		switch {
-		case token == ">":
-			return len(s) > i
-		case i >= len(s), token != "*" && token != s[i]:
-			return false
-		}
-	}
-	return len(f) == len(s)
+	return len(q.Filters) == 0 || slices.ContainsFunc(q.Filters, func(f string) bool { return events.MatchSubject(f, subject) })
 }

@@ -32,6 +32,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/events"
 )
 
 // Kind says which way an event goes.
@@ -478,19 +480,8 @@ func (s *Server) acceptable(st *stream, batch []*message) *Refusal {
 	return nil
 }
 
-// Matches says whether a subject matches a filter with wildcards.
+// Matches says whether a subject matches a filter with wildcards; an empty one
+// is for all.
 func Matches(filter, subject string) bool {
-	if filter == "" || filter == ">" || filter == subject {
-		return true
-	}
-	f, s := strings.Split(filter, "."), strings.Split(subject, ".")
-	for i, token := range f {
-		switch {
-		case token == ">":
-			return len(s) > i
-		case i >= len(s), token != "*" && token != s[i]:
-			return false
-		}
-	}
-	return len(f) == len(s)
+	return filter == "" || events.MatchSubject(filter, subject)
 }

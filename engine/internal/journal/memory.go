@@ -309,7 +309,7 @@ func (j *memoryJournal) Last(_ context.Context, subject string) (Entry, error) {
 	}
 	if strings.ContainsAny(subject, "*>") { // the server takes a filter here too
 		for _, e := range slices.Backward(j.m.entries) {
-			if matches(subject, e.Subject) {
+			if events.MatchSubject(subject, e.Subject) {
 				return e.clone(), nil
 			}
 		}
@@ -345,7 +345,7 @@ func (j *memoryJournal) LastPerSubject(ctx context.Context, filters []string, fn
 		last[e.Subject] = e.Seq
 	}
 	for _, e := range entries {
-		if last[e.Subject] != e.Seq || !slices.ContainsFunc(filters, func(f string) bool { return matches(f, e.Subject) }) {
+		if last[e.Subject] != e.Seq || !slices.ContainsFunc(filters, func(f string) bool { return events.MatchSubject(f, e.Subject) }) {
 			continue
 		}
 		if err := give(ctx, e, fn); err != nil {
@@ -360,20 +360,6 @@ func give(ctx context.Context, e Entry, fn func(Entry) error) error {
 		return err
 	}
 	return fn(e.clone())
-}
-
-// matches says whether a subject matches a filter with wildcards.
-func matches(filter, subject string) bool {
-	f, s := strings.Split(filter, "."), strings.Split(subject, ".")
-	for i, token := range f {
-		switch {
-		case token == ">":
-			return len(s) > i
-		case i >= len(s), token != "*" && token != s[i]:
-			return false
-		}
-	}
-	return len(f) == len(s)
 }
 
 func (j *memoryJournal) From(ctx context.Context, seq uint64, fn func(Entry) error) error {

@@ -13,7 +13,7 @@ func (l *Log) Select(ctx context.Context, filter string, seq uint64, fn func(Ent
 
 func (j *memoryJournal) Select(ctx context.Context, filter string, seq uint64, fn func(Entry) error) error {
 	for _, e := range j.snapshot() {
-		if e.Seq < seq || !matches(filter, e.Subject) {
+		if e.Seq < seq || !events.MatchSubject(filter, e.Subject) {
 			continue
 		}
 		if err := give(ctx, e, fn); err != nil {

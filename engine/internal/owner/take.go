@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/record"
@@ -199,7 +197,7 @@ func (t *taking) filters() []string {
 
 // read takes over the last record of an aggregate.
 func (t *taking) read(e journal.Entry) error {
-	vp := partitionOf(e.Subject)
+	vp := events.LogPartition(e.Subject)
 	p := t.parts[vp]
 	if p == nil {
 		return nil
@@ -285,19 +283,4 @@ func (t *taking) hold() {
 		o.work.Go(o.watchBeats)
 		o.work.Go(o.evict)
 	})
-}
-
-// partitionOf reads the partition from the subject of a record; -1 when it
-// is no record.
-func partitionOf(subject string) int {
-	rest, ok := strings.CutPrefix(subject, "penstock.log.")
-	if !ok {
-		return -1
-	}
-	n, _, _ := strings.Cut(rest, ".")
-	vp, err := strconv.Atoi(n)
-	if err != nil {
-		return -1 // somebody else writes into the stream
-	}
-	return vp
 }

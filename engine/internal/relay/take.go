@@ -4,12 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
 	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/events"
 )
 
 // Take implements owner.Relay: it reads what was not carried out before,
@@ -79,7 +78,7 @@ func (t *taking) add(vp int, x owner.Taken) {
 
 // read takes a record that is stored behind one of the checkpoints.
 func (t *taking) read(e journal.Entry) error {
-	vp := partitionOf(e.Subject)
+	vp := events.LogPartition(e.Subject)
 	if of, ok := t.known[e.Seq]; ok {
 		err := t.parts[of].ckpt.Check(owner.Mark{Seq: e.Seq, Hash: record.Hash(e.Data)})
 		if err != nil {
@@ -140,19 +139,4 @@ func (t *taking) begin() {
 			}
 		}
 	})
-}
-
-// partitionOf reads the partition from the subject of a record; -1 when it
-// is no record.
-func partitionOf(subject string) int {
-	rest, ok := strings.CutPrefix(subject, "penstock.log.")
-	if !ok {
-		return -1
-	}
-	n, _, _ := strings.Cut(rest, ".")
-	vp, err := strconv.Atoi(n)
-	if err != nil {
-		return -1
-	}
-	return vp
 }
