@@ -114,14 +114,15 @@ func (r *Repository) gitTo(ctx context.Context, out io.Writer, stdin io.Reader, 
 
 // watchSize stops a command that makes the copy of the repository too large.
 func (r *Repository) watchSize(ctx context.Context, stop context.CancelCauseFunc) {
+	most := r.most
 	go func() {
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
-				if size(r.dir) > r.most {
-					stop(&largeError{r.most})
+				if size(r.dir) > most {
+					stop(&largeError{most})
 					return
 				}
 			case <-ctx.Done():
