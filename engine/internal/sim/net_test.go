@@ -150,6 +150,13 @@ func (n *net) choose() (*parked, fate) {
 	return p, fate{}
 }
 
+// onItsWay is how many events are.
+func (n *net) onItsWay() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.parked)
+}
+
 // step lets one event arrive, or lets time pass when there is none that may.
 // idle is for how long at most.
 func (n *net) step(idle time.Duration) {
@@ -159,11 +166,11 @@ func (n *net) step(idle time.Duration) {
 	}
 	p, f := n.choose()
 	if p == nil {
-		n.note("nothing moves; on its way: %d", len(n.parked))
+		n.note("nothing moves; on its way: %d", n.onItsWay())
 		n.wait(idle)
 		return
 	}
-	n.note("%d: %s %s %s %s %s %s", len(n.parked), p.Client, p.Kind, p.Stream, p.Verb, p.What, f.name)
+	n.note("%d: %s %s %s %s %s %s", n.onItsWay(), p.Client, p.Kind, p.Stream, p.Verb, p.What, f.name)
 	if f.lost {
 		return
 	}
