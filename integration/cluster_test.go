@@ -262,6 +262,10 @@ func (c *cluster) people() *client {
 // ready waits until an engine that was started again takes part.
 func (c *cluster) ready(n *node) { c.healthy(n, "8420/tcp", "/readyz") }
 
+// asker gives up soon: a port of a container takes connections before anybody
+// in it listens, and such a connection is never answered.
+var asker = &http.Client{Timeout: 5 * time.Second}
+
 // healthy waits until a container says that it is well.
 func (c *cluster) healthy(n *node, port, path string) {
 	c.t.Helper()
@@ -270,7 +274,7 @@ func (c *cluster) healthy(n *node, port, path string) {
 		if err != nil {
 			return false, err
 		}
-		r, err := http.Get(url + path)
+		r, err := asker.Get(url + path)
 		if err != nil {
 			return false, err
 		}
