@@ -380,7 +380,8 @@ func (e *Engine) serve(asked context.Context) error {
 	}
 	held.Go(func() { fail("partitions", e.keeper.Run(holding)) })
 	if e.settle(ctx) {
-		work.Go(func() { fail("api on the bus", e.svc.Serve(ctx)) })
+		listening := make(chan struct{})
+		work.Go(func() { fail("api on the bus", e.svc.Serve(ctx, func() { close(listening) })) })
 		work.Go(func() { e.broker.Watch(ctx, e.frozen) })
 		work.Go(func() { e.watchRecord(ctx) })
 		if e.http != nil {
@@ -388,8 +389,13 @@ func (e *Engine) serve(asked context.Context) error {
 		}
 		if err := e.writeCredentials(); err != nil {
 			stop(err)
-		} else {
-			e.once.Do(func() { close(e.ready) })
+		}
+		select {
+		case <-listening:
+			if ctx.Err() == nil {
+				e.once.Do(func() { close(e.ready) })
+			}
+		case <-ctx.Done():
 		}
 	}
 	work.Go(func() {

@@ -322,8 +322,9 @@ var busy, _ = json.Marshal(events.Answer{Status: events.StatusBusy, RetryAfter: 
 	Reason: "the engine answers as many requests as it can; repeat it with the same id"})
 
 // Serve answers requests on the bus until ctx ends. Taking a request never
-// waits: one for which there is no place is answered at once.
-func (s *Service) Serve(ctx context.Context) error {
+// waits: one for which there is no place is answered at once. listening is
+// called once requests get here.
+func (s *Service) Serve(ctx context.Context, listening func()) error {
 	places := newSlots()
 	answers := funnel.New(s.send)
 	var work sync.WaitGroup
@@ -347,11 +348,23 @@ func (s *Service) Serve(ctx context.Context) error {
 	if err := sub.SetPendingLimits(-1, 256<<20); err != nil {
 		return err
 	}
+	if err := s.heard(ctx); err != nil {
+		s.o.Log.Warn("the server has not said that it passes requests on; it will when it is back", "error", err)
+	}
+	listening()
 	<-ctx.Done()
 	err = sub.Unsubscribe()
 	work.Wait()
 	answers.Wait()
 	return err
+}
+
+// heard waits for the server to know what is subscribed to: before it does, it
+// tells whoever asks that nobody answers.
+func (s *Service) heard(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return s.o.Broker.Engine.FlushWithContext(ctx)
 }
 
 // send sends answers.
