@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -78,10 +80,12 @@ func (b *Broker) checkCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.opts.Replicas, err = b.chooseReplicas(ctx, len(members)); err != nil {
+	stored, err := b.storedReplicas(ctx)
+	if err != nil {
 		return err
 	}
-	faults, doubts := judge(members, whole, b.opts.Replicas)
+	b.opts.Replicas = chooseReplicas(b.opts.Replicas, stored, len(members))
+	faults, doubts := judge(members, whole, b.opts.Replicas, stored)
 	if len(faults) > 0 {
 		return fmt.Errorf("external nats server %s: %s", b.url, strings.Join(faults, "; "))
 	}
@@ -91,14 +95,18 @@ func (b *Broker) checkCluster(ctx context.Context) error {
 	for _, doubt := range doubts {
 		b.log.Warn("the external nats server may lose what it has acknowledged", "reason", doubt)
 	}
+	if b.opts.Replicas > len(members) {
+		b.log.Warn("not all servers of the nats cluster are seen; it goes on with those that are", "servers", len(members), "copies", b.opts.Replicas)
+	}
 	b.log.Info("connected to an external nats server", "url", b.url, "servers", len(members), "replicas", b.opts.Replicas)
 	return nil
 }
 
 // judge says what is wrong with the servers (faults), and what makes them less
 // safe than they could be (doubts). whole says that all of them were seen from
-// inside.
-func judge(members map[string]member, whole bool, replicas int) (faults, doubts []string) {
+// inside. Streams of stored copies are there already; those may well miss a
+// server, which is what the copies are for.
+func judge(members map[string]member, whole bool, replicas, stored int) (faults, doubts []string) {
 	var lazy []string
 	for _, id := range slices.Sorted(maps.Keys(members)) {
 		m := members[id]
@@ -115,7 +123,7 @@ func judge(members map[string]member, whole bool, replicas int) (faults, doubts 
 			lazy = append(lazy, m.Name)
 		}
 	}
-	if replicas > len(members) {
+	if replicas > max(len(members), stored) {
 		faults = append(faults, fmt.Sprintf("%d copies of each stream are wanted and %d servers are seen: start more of them, name them all in the url, or say --replicas %d", replicas, len(members), len(members)))
 	}
 	if replicas < enough {
@@ -145,19 +153,34 @@ func (b *Broker) members(ctx context.Context) (list map[string]member, whole boo
 		}
 		return list, true, nil
 	}
-	list = map[string]member{b.Engine.ConnectedServerId(): {Name: b.Engine.ConnectedServerName(), Version: b.Engine.ConnectedServerVersion()}}
+	return b.lookAtEach(), false, nil
+}
+
+// lookAtEach connects to each address that the cluster names, all at once: a
+// server has addresses that cannot be reached from here, and each takes as
+// long as is waited for it.
+func (b *Broker) lookAtEach() map[string]member {
+	list := map[string]member{b.Engine.ConnectedServerId(): {Name: b.Engine.ConnectedServerName(), Version: b.Engine.ConnectedServerVersion()}}
+	var mu sync.Mutex
+	var looks sync.WaitGroup
 	for _, server := range unique(b.Engine.Servers()) {
-		nc, err := x.dial(events.AccountEngine, append(one(server), nats.Name("penstock/engine/look"))...)
-		if err != nil {
-			b.log.Warn("a server of the cluster cannot be reached from here", "url", server, "error", err)
-			continue
-		}
-		if nc.ConnectedClusterName() == b.Engine.ConnectedClusterName() {
+		looks.Go(func() {
+			nc, err := b.opts.External.dial(events.AccountEngine, append(one(server), nats.Name("penstock/engine/look"))...)
+			if err != nil {
+				b.log.Info("an address of the cluster cannot be reached from here", "url", server, "error", err)
+				return
+			}
+			defer nc.Close()
+			if nc.ConnectedClusterName() != b.Engine.ConnectedClusterName() {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
 			list[nc.ConnectedServerId()] = member{Name: nc.ConnectedServerName(), Version: nc.ConnectedServerVersion()}
-		}
-		nc.Close()
+		})
 	}
-	return list, false, nil
+	looks.Wait()
+	return list
 }
 
 // quiet is for how long no further server may answer before all have.
@@ -208,27 +231,34 @@ func askAll(ctx context.Context, nc *nats.Conn) (map[string]member, error) {
 	}
 }
 
-// chooseReplicas gives how many copies every stream has: as many as were
-// asked for, else as many as the record has already, else three where there
-// are three servers.
-func (b *Broker) chooseReplicas(ctx context.Context, servers int) (int, error) {
-	if b.opts.Replicas > 0 {
-		return b.opts.Replicas, nil
-	}
+// storedReplicas is how many copies the record has already; 0 when there is no
+// record.
+func (b *Broker) storedReplicas(ctx context.Context) (int, error) {
 	js, err := jetstream.New(b.Engine)
 	if err != nil {
 		return 0, err
 	}
 	s, err := js.Stream(ctx, events.StreamLog)
-	switch {
-	case err == nil:
-		return max(s.CachedInfo().Config.Replicas, 1), nil
-	case !errors.Is(err, jetstream.ErrStreamNotFound):
-		return 0, fmt.Errorf("external nats server: stream %s: %w", events.StreamLog, err)
-	case servers >= enough:
-		return enough, nil
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, nil
 	}
-	return 1, nil
+	if err != nil {
+		return 0, fmt.Errorf("external nats server: stream %s: %w", events.StreamLog, err)
+	}
+	return max(s.CachedInfo().Config.Replicas, 1), nil
+}
+
+// chooseReplicas gives how many copies every stream has: as many as were
+// asked for, else as many as are stored already, else three where there are
+// three servers.
+func chooseReplicas(asked, stored, servers int) int {
+	if n := cmp.Or(asked, stored); n > 0 {
+		return n
+	}
+	if servers >= enough {
+		return enough
+	}
+	return 1
 }
 
 // accountName asks the server which account the connection is in. It is empty

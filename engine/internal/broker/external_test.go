@@ -206,23 +206,26 @@ func TestServersAreJudged(t *testing.T) {
 		members       []member
 		whole         bool
 		replicas      int
+		stored        int
 		faults, doubt string
 	}{
-		"good":           {[]member{good, good, good}, true, 3, "", ""},
-		"too old":        {[]member{good, of("2.12.4", 5, true), good}, true, 3, "version 2.12.4", ""},
-		"level too low":  {[]member{good, good, of("2.14.0", 3, true)}, true, 3, "api level 3", ""},
-		"too few":        {[]member{good, good}, true, 3, "2 servers are seen", ""},
-		"one copy":       {[]member{good}, true, 1, "", "a stream has 1 copies"},
-		"lazy":           {[]member{good, good, of("2.15.2", 5, false)}, true, 3, "", "not \"always\" on n"},
-		"not seen":       {[]member{{Version: "2.15.2"}, {Version: "2.15.2"}, {Version: "2.15.2"}}, false, 3, "", "cannot be seen"},
-		"not seen, old":  {[]member{{Name: "x", Version: "2.10.1"}, {Version: "2.15.2"}, {Version: "2.15.2"}}, false, 3, "server x has version 2.10.1", "cannot be seen"},
-		"more than that": {[]member{good, good, good, good, good}, true, 3, "", ""},
+		"good":           {[]member{good, good, good}, true, 3, 0, "", ""},
+		"too old":        {[]member{good, of("2.12.4", 5, true), good}, true, 3, 0, "version 2.12.4", ""},
+		"level too low":  {[]member{good, good, of("2.14.0", 3, true)}, true, 3, 0, "api level 3", ""},
+		"too few":        {[]member{good, good}, true, 3, 0, "2 servers are seen", ""},
+		"one copy":       {[]member{good}, true, 1, 0, "", "a stream has 1 copies"},
+		"lazy":           {[]member{good, good, of("2.15.2", 5, false)}, true, 3, 0, "", "not \"always\" on n"},
+		"not seen":       {[]member{{Version: "2.15.2"}, {Version: "2.15.2"}, {Version: "2.15.2"}}, false, 3, 0, "", "cannot be seen"},
+		"not seen, old":  {[]member{{Name: "x", Version: "2.10.1"}, {Version: "2.15.2"}, {Version: "2.15.2"}}, false, 3, 0, "server x has version 2.10.1", "cannot be seen"},
+		"more than that": {[]member{good, good, good, good, good}, true, 3, 0, "", ""},
+		"one is away":    {[]member{good, good}, true, 3, 3, "", ""},
+		"more copies":    {[]member{good, good}, true, 3, 2, "2 servers are seen", ""},
 	} {
 		list := map[string]member{}
 		for i, m := range c.members {
 			list[fmt.Sprint(i)] = m
 		}
-		faults, doubts := judge(list, c.whole, c.replicas)
+		faults, doubts := judge(list, c.whole, c.replicas, c.stored)
 		for what, got := range map[string][2]string{"faults": {strings.Join(faults, "; "), c.faults}, "doubts": {strings.Join(doubts, "; "), c.doubt}} {
 			if (got[0] == "") != (got[1] == "") || !strings.Contains(got[0], got[1]) {
 				t.Errorf("%s: %s are %q, want %q", name, what, got[0], got[1])
