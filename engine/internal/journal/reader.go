@@ -25,13 +25,20 @@ type reader struct {
 	next    uint64   // sequence of the next record to give out, at least
 	fn      func(Entry) error
 	idle    func(context.Context) error // called when nothing came for a while; may be nil
+	began   func(context.Context) error // called when there is a consumer, and what it gives first is settled; may be nil
 	patient bool                        // outlast errors until the context ends
 }
 
 const (
-	fetchSize  = 1000
+	fetchSize  = 500
 	fetchWait  = time.Second
 	retryPause = 200 * time.Millisecond
+
+	// Where there is much, much is asked for at a time: the server gives
+	// nothing between one request and the next.
+	fetchMost      = 8000
+	fetchMostBytes = 16 << 20 // about, by the records before
+	fetchMostWait  = 2 * time.Second
 )
 
 func (r *reader) read(ctx context.Context) error {
@@ -75,36 +82,61 @@ func (r *reader) session(ctx context.Context) (progress bool, err error) {
 		return false, err
 	}
 	defer r.drop(cons)
+	if r.began != nil {
+		if err := r.began(ctx); err != nil {
+			return false, err
+		}
+	}
 	var given uint64 // by this consumer
+	size, wait := fetchSize, fetchWait
 	for ctx.Err() == nil {
-		batch, err := cons.Fetch(fetchSize, jetstream.FetchMaxWait(fetchWait))
+		batch, err := cons.Fetch(size, jetstream.FetchMaxWait(wait))
 		if err != nil {
 			return progress, fmt.Errorf("stream %s: reading: %w", r.stream, err)
 		}
-		n := 0
-		for msg := range batch.Messages() {
-			if err = r.give(msg, &given); err != nil {
-				// Reading on would give out a gap.
-				go drain(batch)
-				return progress, err
-			}
-			progress = true
-			n++
-			if ctx.Err() != nil {
-				go drain(batch)
-				return progress, ctx.Err()
-			}
-		}
-		if err := batch.Error(); err != nil {
-			return progress, fmt.Errorf("stream %s: reading: %w", r.stream, err)
+		n, bytes, err := r.giveAll(ctx, batch, &given)
+		progress = progress || n > 0
+		if err != nil {
+			// Reading on would give out a gap.
+			go drain(batch)
+			return progress, err
 		}
 		if n == 0 {
 			if err := r.quiet(ctx, cons, given); err != nil {
 				return progress, err
 			}
 		}
+		if size, wait = fetchSize, fetchWait; n >= fetchSize {
+			size, wait = max(1, min(fetchMost, fetchMostBytes*n/max(1, bytes))), fetchMostWait
+		}
 	}
 	return progress, ctx.Err()
+}
+
+// giveAll gives out a batch as it comes.
+func (r *reader) giveAll(ctx context.Context, batch jetstream.MessageBatch, given *uint64) (n, bytes int, err error) {
+	messages := batch.Messages()
+	for {
+		select {
+		case msg, more := <-messages:
+			if !more {
+				if err := batch.Error(); err != nil {
+					return n, bytes, fmt.Errorf("stream %s: reading: %w", r.stream, err)
+				}
+				return n, bytes, nil
+			}
+			if err := r.give(msg, given); err != nil {
+				return n, bytes, err
+			}
+			n++
+			bytes += len(msg.Data())
+			if ctx.Err() != nil {
+				return n, bytes, ctx.Err()
+			}
+		case <-ctx.Done():
+			return n, bytes, ctx.Err()
+		}
+	}
 }
 
 func drain(batch jetstream.MessageBatch) {
@@ -156,9 +188,9 @@ func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer, given uint6
 }
 
 func (r *reader) consumer(ctx context.Context) (jetstream.Consumer, error) {
-	ctx, cancel := oneRequest(ctx)
+	one, cancel := oneRequest(ctx)
 	defer cancel()
-	s, err := r.l.t.Stream(ctx, r.stream)
+	s, err := r.l.t.Stream(one, r.stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return nil, final{fmt.Errorf("stream %s: reading: %w", r.stream, err)}
 	}
@@ -180,11 +212,20 @@ func (r *reader) consumer(ctx context.Context) (jetstream.Consumer, error) {
 	if r.lasts {
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverLastPerSubjectPolicy, 0
 	}
-	cons, err := s.CreateConsumer(ctx, cfg)
+	making, cancel := context.WithTimeout(ctx, makingTakes(s.CachedInfo().State.Msgs))
+	defer cancel()
+	cons, err := s.CreateConsumer(making, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: reading: %w", r.stream, err)
 	}
 	return cons, nil
+}
+
+// makingTakes is how long the server may take to make a consumer, for which it
+// looks through what the stream has.
+func makingTakes(messages uint64) time.Duration {
+	const each, most = 20 * time.Microsecond, time.Minute
+	return requestTimeout + min(most, each*time.Duration(min(messages, uint64(most/each))))
 }
 
 func endsBefore(stream string, last, next uint64) error {
@@ -212,9 +253,37 @@ func (r *reader) until(ctx context.Context) error {
 	}
 	fn := r.fn
 	r.fn = func(e Entry) error {
-		if e.Seq > end && !r.lasts {
+		if e.Seq > end {
 			return errEnough
 		}
+		if err := fn(e); err != nil {
+			return err
+		}
+		if e.Seq == end {
+			return errEnough
+		}
+		return nil
+	}
+	r.endsEarly()
+	return unwrapFinal(r.read(ctx))
+}
+
+// untilLasts reads the last record of each subject. The server makes a list of
+// them with the consumer, and gives it by rising sequence; then it goes on with
+// what was stored later, as do servers that lag behind. What is the last record
+// when the list is there is therefore behind all of it. Had that been asked
+// before, a subject recorded in between would stand in the list behind it, and
+// nowhere else.
+func (r *reader) untilLasts(ctx context.Context) error {
+	var end uint64
+	r.began = func(ctx context.Context) (err error) {
+		if end, err = r.end(ctx); err == nil && end < max(r.next, 1) {
+			return errEnough
+		}
+		return err
+	}
+	fn := r.fn
+	r.fn = func(e Entry) error {
 		if err := fn(e); err != nil {
 			return err
 		}
@@ -223,14 +292,19 @@ func (r *reader) until(ctx context.Context) error {
 		}
 		return nil
 	}
-	// What was the last may have been purged meanwhile.
+	r.endsEarly()
+	return unwrapFinal(r.read(ctx))
+}
+
+// endsEarly ends the reading when there is nothing more: what was the last
+// record may have been purged meanwhile.
+func (r *reader) endsEarly() {
 	r.idle = func(ctx context.Context) error {
 		if now, err := r.end(ctx); err == nil && now < r.next {
 			return errEnough
 		}
 		return nil
 	}
-	return unwrapFinal(r.read(ctx))
 }
 
 // end asks the stream's leader for the last sequence that there is to read; 0
@@ -274,7 +348,7 @@ func (l *Log) LastPerSubject(ctx context.Context, filters []string, fn func(Entr
 }
 
 func (l *Log) lastPerSubject(ctx context.Context, stream string, filters []string, fn func(Entry) error) error {
-	return (&reader{l: l, stream: stream, filters: filters, lasts: true, fn: records(fn)}).until(ctx)
+	return (&reader{l: l, stream: stream, filters: filters, lasts: true, fn: records(fn)}).untilLasts(ctx)
 }
 
 // From implements Journal.
