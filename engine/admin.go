@@ -17,10 +17,15 @@ import (
 
 // Cluster is what a NATS server or cluster of one's own needs for Penstock.
 type Cluster struct {
-	Config    string          `json:"config"` // of nats-server
+	Config    string          `json:"config"`   // of nats-server
+	Accounts  []Account       `json:"accounts"` // what the configuration has of them, for a server in operator mode
 	Streams   []ClusterStream `json:"streams"`
 	Consumers []ClusterStream `json:"consumers"` // of the stream of tasks
 }
+
+// Account is an account of that server: what it shares with others, and its
+// users.
+type Account = broker.Account
 
 // ClusterStream is a stream, bucket or consumer, in the form that JetStream's
 // API and the nats client take.
@@ -51,6 +56,9 @@ func ClusterFor(members, routes []string, replicas int) (*Cluster, error) {
 	out := &Cluster{}
 	var err error
 	if out.Config, err = broker.Configuration(conf); err != nil {
+		return nil, err
+	}
+	if out.Accounts, err = broker.Accounts(conf.Members); err != nil {
 		return nil, err
 	}
 	for _, s := range broker.Streams(replicas) {

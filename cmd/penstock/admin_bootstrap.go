@@ -22,11 +22,12 @@ func (a *app) adminBootstrapCommand() *cobra.Command {
 	var members, routes []string
 	var apply, dry bool
 	cmd := &cobra.Command{
-		Use:   "bootstrap [config|streams]",
+		Use:   "bootstrap [config|accounts|streams]",
 		Short: "Show or make what a NATS server of your own needs",
 		Long: `Prints what a NATS server or cluster of your own needs for Penstock: "config", a
 configuration of nats-server with accounts, users and permissions, the same ones
-that the embedded server has; or "streams", a script for the nats client that
+that the embedded server has; "accounts", the same as a table, for a server in
+operator mode, whose accounts are made with nsc; or "streams", a script for the nats client that
 makes all streams and buckets. The engine makes these itself at its first start:
 the script is for whoever wants to see or do it before.
 
@@ -34,18 +35,19 @@ With --dry-run it connects instead, as the engine would, and says how the stream
 there compare with what they have to be. With --apply it also makes those that
 are missing. It never changes one that is there.
 
-A server in operator mode (accounts as JWTs) is not covered by what is printed:
-make the same accounts, exports, imports and permissions there with nsc.`,
+In operator mode every export is private, with an activation for the account that
+may have it, and every import of a service shares the connection: the engine is
+told who asks by it.`,
 		Example: `  penstock admin bootstrap --route nats://nats-1:6222 --route nats://nats-2:6222 --route nats://nats-3:6222 > nats.conf
   penstock admin bootstrap --member admin:ops --member worker:builder-1:builders --member publisher:git > nats.conf
   penstock admin bootstrap streams --replicas 3
   penstock admin bootstrap --dry-run --nats nats://nats-1:4222,nats://nats-2:4222,nats://nats-3:4222 --creds /etc/penstock/creds
   penstock admin bootstrap --apply --context engine`,
-		Args: args("[config|streams]"),
+		Args: args("[config|accounts|streams]"),
 		RunE: func(cmd *cobra.Command, arg []string) error {
 			what := append(arg, "config")[0]
-			if !slices.Contains([]string{"config", "streams"}, what) {
-				return usagef("%s: %q is neither config nor streams", cmd.CommandPath(), what)
+			if !slices.Contains([]string{"config", "accounts", "streams"}, what) {
+				return usagef("%s: %q is none of config, accounts and streams", cmd.CommandPath(), what)
 			}
 			if apply || dry {
 				return a.bootstrap(cmd.Context(), o, apply && !dry)
@@ -83,6 +85,10 @@ func (a *app) printCluster(what string, members, routes []string, replicas int) 
 	if a.output == "json" {
 		return a.printJSON(c)
 	}
+	if what == "accounts" {
+		a.printAccounts(c.Accounts)
+		return nil
+	}
 	if what == "config" {
 		_, err = io.WriteString(a.stdout, c.Config)
 		return err
@@ -99,6 +105,48 @@ set -eu
 		fmt.Fprintf(a.stdout, "\nnats --context %s consumer add PENSTOCK_TASKS --config /dev/stdin <<'EOF'\n%s\nEOF\n", contextOf(s.Account), s.Config)
 	}
 	return nil
+}
+
+// printAccounts prints what there is to make in each account.
+func (a *app) printAccounts(list []engine.Account) {
+	t := table{head: []string{"ACCOUNT", "", "", "SUBJECT", "WITH"}}
+	for _, acc := range list {
+		stores := "without JetStream"
+		if acc.JetStream {
+			stores = "with JetStream"
+		}
+		t.add(acc.Name, stores)
+		for _, s := range acc.Exports {
+			t.add("", "export", s.Kind, s.Subject, "for "+s.Account)
+		}
+		for _, s := range acc.Imports {
+			from := "of " + s.Account
+			if s.Kind == "service" {
+				from += ", shares the connection"
+			}
+			t.add("", "import", s.Kind, s.Subject, from)
+		}
+		for _, u := range acc.Users {
+			for i, subject := range append(tagged("publish", u.Publish), tagged("subscribe", u.Subscribe)...) {
+				if i == 0 {
+					t.add("", "user "+u.Name, subject[0], subject[1])
+				} else {
+					t.add("", "", subject[0], subject[1])
+				}
+			}
+			if len(u.Publish)+len(u.Subscribe) == 0 {
+				t.add("", "user "+u.Name, "everything")
+			}
+		}
+	}
+	t.print(a.stdout, "")
+}
+
+func tagged(what string, subjects []string) (list [][2]string) {
+	for _, s := range subjects {
+		list = append(list, [2]string{what, s})
+	}
+	return list
 }
 
 // contextOf names the context of an account as the engine looks for it.

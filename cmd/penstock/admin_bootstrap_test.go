@@ -115,7 +115,7 @@ func TestBootstrapSaysWhatItNeeds(t *testing.T) {
 	for want, args := range map[string][]string{
 		"which NATS server?":             {"--apply"},
 		"say --dry-run or --apply":       {"--nats", "nats://a:4222"},
-		"neither config nor streams":     {"everything"},
+		"none of config, accounts and":   {"everything"},
 		"must be KIND:NAME":              {"--member", "ops"},
 		"must be user, admin, worker":    {"--member", "robot:r"},
 		"in NATS_PASSWORD":               {"--dry-run", "--nats", "nats://127.0.0.1:1"},

@@ -13,38 +13,68 @@ import (
 	"github.com/penstock-cd/penstock/workflows"
 )
 
-// account is one of the accounts of Penstock: who shares what with whom. The
-// embedded server's configuration and the one that is printed for a server of
-// one's own are both made from this.
-type account struct {
-	name, about string
-	jetStream   bool
-	exports     []share
-	imports     []share
+// Account is one of the accounts of Penstock: who shares what with whom. The
+// embedded server's configuration, the one that is printed for a server of
+// one's own, and the accounts of one in operator mode are all made from this.
+type Account struct {
+	Name      string  `json:"name"`
+	About     string  `json:"about"`
+	JetStream bool    `json:"jetStream,omitempty"`
+	Exports   []Share `json:"exports,omitempty"`
+	Imports   []Share `json:"imports,omitempty"`
+	Users     []User  `json:"users,omitempty"`
 }
 
-// share is a subject that one account offers (account is who may have it) or
-// takes from another (account is whose it is).
-type share struct {
-	service          bool // requests, else messages
-	subject, account string
+// Share is a subject that one account offers (Account is who may have it) or
+// takes from another (Account is whose it is). The import of a service has to
+// share who asks.
+type Share struct {
+	Kind    string `json:"kind"` // "service", for requests, or "stream", for messages
+	Subject string `json:"subject"`
+	Account string `json:"account"`
 }
 
-func accounts() []account {
+// User is a login. One without permissions may do anything in its account.
+type User struct {
+	Name      string   `json:"name"`
+	Publish   []string `json:"publish,omitempty"`
+	Subscribe []string `json:"subscribe,omitempty"`
+
+	variable string // of the environment, with the password
+}
+
+const (
+	service = "service"
+	stream  = "stream"
+)
+
+// accounts are all of them, without users.
+func accounts() []Account {
 	user, admin := events.UserPrefix+">", events.AdminPrefix+">"
 	worker := events.WorkerPrefix + events.Token(events.DefaultDomain) + ".>"
-	return []account{
-		{name: events.AccountSystem, about: "The servers themselves. Nobody's, but for looking at them."},
-		{name: events.AccountEngine, about: "The record. Engines only.", jetStream: true, exports: []share{
-			{true, user, events.AccountUsers}, {true, admin, events.AccountUsers}, {true, worker, events.AccountWork}}},
-		{name: events.AccountWork, about: "Tasks, artifacts and output.", jetStream: true, imports: []share{
-			{true, worker, events.AccountEngine}}},
-		{name: events.AccountNotify, about: "What happened, for those who follow.", jetStream: true, exports: []share{
-			{false, live, events.AccountUsers}}},
-		{name: events.AccountExt, about: "Events of other services.", jetStream: true},
-		{name: events.AccountUsers, about: "People and bots. No JetStream.", imports: []share{
-			{true, user, events.AccountEngine}, {true, admin, events.AccountEngine}, {false, live, events.AccountNotify}}},
+	return []Account{
+		{Name: events.AccountSystem, About: "The servers themselves. Nobody's, but for looking at them."},
+		{Name: events.AccountEngine, About: "The record. Engines only.", JetStream: true, Exports: []Share{
+			{service, user, events.AccountUsers}, {service, admin, events.AccountUsers}, {service, worker, events.AccountWork}}},
+		{Name: events.AccountWork, About: "Tasks, artifacts and output.", JetStream: true, Imports: []Share{
+			{service, worker, events.AccountEngine}}},
+		{Name: events.AccountNotify, About: "What happened, for those who follow.", JetStream: true, Exports: []Share{
+			{stream, live, events.AccountUsers}}},
+		{Name: events.AccountExt, About: "Events of other services.", JetStream: true},
+		{Name: events.AccountUsers, About: "People and bots. No JetStream.", Imports: []Share{
+			{service, user, events.AccountEngine}, {service, admin, events.AccountEngine}, {stream, live, events.AccountNotify}}},
 	}
+}
+
+// Accounts are all accounts, with a user for the engine where it needs one and
+// for every member.
+func Accounts(members []Member) ([]Account, error) {
+	users, err := serverUsers(members)
+	all := accounts()
+	for i := range all {
+		all[i].Users = users[all[i].Name]
+	}
+	return all, err
 }
 
 // live is where users follow what happens.
@@ -54,44 +84,37 @@ const live = "penstock.live.>"
 // the embedded server are asked for by its authenticator.
 func embeddedConf() string {
 	var b strings.Builder
-	writeAccounts(&b, func(string) []string { return nil })
+	writeAccounts(&b, accounts())
 	return b.String()
 }
 
-func writeAccounts(b *strings.Builder, users func(account string) []string) {
+func writeAccounts(b *strings.Builder, all []Account) {
 	fmt.Fprintf(b, "system_account: %s\n\naccounts {\n", events.AccountSystem)
-	for i, a := range accounts() {
+	for i, a := range all {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(b, "  # %s\n  %s {\n", a.about, a.name)
-		if a.jetStream {
+		fmt.Fprintf(b, "  # %s\n  %s {\n", a.About, a.Name)
+		if a.JetStream {
 			b.WriteString("    jetstream: enabled\n")
 		}
-		writeList(b, "users", users(a.name))
-		writeList(b, "exports", lines(a.exports, func(s share) string {
-			return fmt.Sprintf("{ %s: %q, accounts: [%s] }", s.kind(), s.subject, s.account)
+		writeList(b, "users", lines(a.Users, userLine))
+		writeList(b, "exports", lines(a.Exports, func(s Share) string {
+			return fmt.Sprintf("{ %s: %q, accounts: [%s] }", s.Kind, s.Subject, s.Account)
 		}))
-		writeList(b, "imports", lines(a.imports, func(s share) string {
+		writeList(b, "imports", lines(a.Imports, func(s Share) string {
 			shared := ""
-			if s.service { // so that the engine is told who asks
+			if s.Kind == service { // so that the engine is told who asks
 				shared = ", share: true"
 			}
-			return fmt.Sprintf("{ %s: { account: %s, subject: %q }%s }", s.kind(), s.account, s.subject, shared)
+			return fmt.Sprintf("{ %s: { account: %s, subject: %q }%s }", s.Kind, s.Account, s.Subject, shared)
 		}))
 		b.WriteString("  }\n")
 	}
 	b.WriteString("}\n")
 }
 
-func (s share) kind() string {
-	if s.service {
-		return "service"
-	}
-	return "stream"
-}
-
-func lines(list []share, line func(share) string) []string {
+func lines[T any](list []T, line func(T) string) []string {
 	var out []string
 	for _, s := range list {
 		out = append(out, line(s))
@@ -128,7 +151,7 @@ type Cluster struct {
 // member with no more permissions than that has. Passwords are variables of
 // the environment.
 func Configuration(c Cluster) (string, error) {
-	users, err := serverUsers(c.Members)
+	all, err := Accounts(c.Members)
 	if err != nil {
 		return "", err
 	}
@@ -138,7 +161,7 @@ func Configuration(c Cluster) (string, error) {
 		fmt.Fprintf(&b, "\ncluster {\n  name: penstock\n  listen: \"0.0.0.0:6222\"\n  routes: [%s]\n}\n", strings.Join(quoted(c.Routes), ", "))
 	}
 	b.WriteByte('\n')
-	writeAccounts(&b, func(account string) []string { return users[account] })
+	writeAccounts(&b, all)
 	return b.String(), nil
 }
 
@@ -182,13 +205,13 @@ jetstream {
 }
 `
 
-// serverUsers are the users by account, each as a line of the configuration.
-func serverUsers(members []Member) (map[string][]string, error) {
-	users := map[string][]string{events.AccountSystem: {`{ user: "sys", password: $PENSTOCK_SYS_PASSWORD }`}}
+// serverUsers are the users by account.
+func serverUsers(members []Member) (map[string][]User, error) {
+	users := map[string][]User{events.AccountSystem: {{Name: "sys", variable: "PENSTOCK_SYS_PASSWORD"}}}
 	taken := map[string]bool{"sys": true}
 	for _, n := range needed {
 		taken[engineName+n.suffix] = true
-		users[n.account] = []string{fmt.Sprintf("{ user: %q, password: $PENSTOCK_ENGINE_PASSWORD }", engineName+n.suffix)}
+		users[n.account] = []User{{Name: engineName + n.suffix, variable: "PENSTOCK_ENGINE_PASSWORD"}}
 	}
 	variables := map[string]bool{"PENSTOCK_ENGINE_PASSWORD": true, "PENSTOCK_SYS_PASSWORD": true}
 	var errs []error
@@ -207,7 +230,7 @@ func serverUsers(members []Member) (map[string][]string, error) {
 		}
 		taken[m.Name], variables[variable] = true, true
 		account := accountOf(m.Kind)
-		users[account] = append(users[account], userLine(m, variable))
+		users[account] = append(users[account], userOf(m, variable))
 	}
 	return users, errors.Join(errs...)
 }
@@ -227,14 +250,22 @@ func passwordVariable(m Member, used map[string]bool) string {
 	return "PENSTOCK_" + name + "_PASSWORD"
 }
 
-func userLine(m Member, variable string) string {
+func userOf(m Member, variable string) User {
 	kinds := m.Kinds
 	if len(kinds) == 0 {
 		kinds = slices.Sorted(maps.Keys(workflows.ShippedKinds()))
 	}
 	p := permissions(&principal{Principal: events.Principal{Kind: m.Kind, Name: m.Name, Pool: m.Pool}}, kinds)
+	return User{m.Name, p.Publish.Allow, p.Subscribe.Allow, variable}
+}
+
+// userLine is a user of the configuration.
+func userLine(u User) string {
+	if len(u.Publish)+len(u.Subscribe) == 0 {
+		return fmt.Sprintf("{ user: %q, password: $%s }", u.Name, u.variable)
+	}
 	return fmt.Sprintf("{ user: %q, password: $%s, permissions: {\n    publish: { allow: [%s] }\n    subscribe: { allow: [%s] }\n} }",
-		m.Name, variable, subjects(p.Publish.Allow), subjects(p.Subscribe.Allow))
+		u.Name, u.variable, subjects(u.Publish), subjects(u.Subscribe))
 }
 
 // subjects writes a list in one line where it is short.

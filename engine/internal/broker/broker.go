@@ -89,6 +89,7 @@ type Broker struct {
 	auth       *authenticator       // nil when external
 	server     *server.Server       // nil when external
 	url        string
+	named      map[string]string // keys of accounts, of a server in operator mode
 	maxStore   int64
 	space      *space // nil when external
 	brokenMu   sync.Mutex

@@ -15,6 +15,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
 
 	"github.com/penstock-cd/penstock/events"
 )
@@ -31,11 +32,14 @@ const (
 const enough = 3
 
 // checkAccount reports what keeps an account of the server from serving.
-func checkAccount(ctx context.Context, nc *nats.Conn, account string) error {
+func (b *Broker) checkAccount(ctx context.Context, nc *nats.Conn, account string) error {
 	if v := nc.ConnectedServerVersion(); olderThan(v, minVersion) {
 		return fmt.Errorf("nats-server %s is too old, at least %s is needed", v, minVersion)
 	}
-	if got := accountName(ctx, nc); got != "" && got != account {
+	switch got := accountName(ctx, nc); {
+	case isAccountKey(got):
+		b.named[account] = got
+	case got != "" && got != account:
 		return fmt.Errorf("the user belongs to account %s", got)
 	}
 	js, err := jetstream.New(nc)
@@ -262,7 +266,7 @@ func chooseReplicas(asked, stored, servers int) int {
 }
 
 // accountName asks the server which account the connection is in. It is empty
-// when the server does not say, or names the account by its key.
+// when the server does not say.
 func accountName(ctx context.Context, nc *nats.Conn) string {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -275,11 +279,15 @@ func accountName(ctx context.Context, nc *nats.Conn) string {
 			Account string `json:"account"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(m.Data, &info) != nil || len(info.Data.Account) == 56 && strings.HasPrefix(info.Data.Account, "A") {
+	if json.Unmarshal(m.Data, &info) != nil {
 		return ""
 	}
 	return info.Data.Account
 }
+
+// isAccountKey tells the public key of an account, by which servers in operator
+// mode name it, from a name.
+func isAccountKey(name string) bool { return nkeys.IsValidPublicAccountKey(name) }
 
 // olderThan compares versions of the form 2.14.0 with a possible suffix.
 func olderThan(v, least string) bool {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -30,6 +32,9 @@ type External struct {
 	// NOTIFY and EXT_default. One of SYS may be given as well: with it the
 	// engine sees how the servers store.
 	Accounts map[string]Login `json:"accounts"`
+	// AccountKeys are the public keys of accounts in which the engine has no
+	// login, for a server in operator mode, where keys are their names: USERS.
+	AccountKeys map[string]string `json:"accountKeys,omitempty"`
 }
 
 // Login is one of: a user and password, a NATS credentials file, or a context
@@ -50,6 +55,9 @@ var needed = []struct{ account, suffix string }{
 
 // engineName is the engine's user in ENGINE, where nothing else is said.
 const engineName = "engine"
+
+// usersKey is the variable with the public key of USERS.
+const usersKey = "PENSTOCK_USERS_ACCOUNT"
 
 // FindExternal says which external server is meant and how the engine logs
 // in, by what was said on the command line and in the environment variables
@@ -77,7 +85,10 @@ func FindExternal(nats, creds, natsContext string) (*External, error) {
 		return ReadExternal(nats)
 	}
 	x := &External{URL: cmp.Or(nats, os.Getenv("NATS_URL")), CA: os.Getenv("NATS_CA"), Cert: os.Getenv("NATS_CERT"), Key: os.Getenv("NATS_KEY"),
-		Accounts: map[string]Login{}}
+		Accounts: map[string]Login{}, AccountKeys: map[string]string{}}
+	if key := os.Getenv(usersKey); key != "" {
+		x.AccountKeys[events.AccountUsers] = key
+	}
 	own, err := x.takeUser()
 	switch {
 	case err != nil:
@@ -175,6 +186,14 @@ func (x *External) byCreds(dir string) error {
 	if path, err := find(events.AccountSystem, "sys"); err == nil {
 		x.Accounts[events.AccountSystem] = Login{Creds: path}
 	}
+	key, err := os.ReadFile(filepath.Join(dir, events.AccountUsers+".pub"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("external nats server: credentials: %w", err)
+	}
+	x.AccountKeys[events.AccountUsers] = strings.TrimSpace(string(key))
 	return nil
 }
 
@@ -291,6 +310,10 @@ func servers(urls string) nats.Option {
 func (b *Broker) connectExternal(ctx context.Context) error {
 	x := b.opts.External
 	b.url, b.maxStore = x.URL, b.opts.MaxStore
+	b.named = maps.Clone(x.AccountKeys)
+	if b.named == nil {
+		b.named = map[string]string{}
+	}
 	conns := b.conns()
 	for _, n := range needed {
 		nc, err := x.dial(n.account, b.connOptions(n.account)...)
@@ -298,14 +321,21 @@ func (b *Broker) connectExternal(ctx context.Context) error {
 			return err
 		}
 		*conns[n.account] = nc
-		check := func(ctx context.Context) error { return checkAccount(ctx, nc, n.account) }
+		check := func(ctx context.Context) error { return b.checkAccount(ctx, nc, n.account) }
 		if err := b.awaitLeader(ctx, check); err != nil {
 			return fmt.Errorf("external nats server %s, account %s: %w", nc.ConnectedUrlRedacted(), n.account, err)
 		}
 	}
 	b.url = cmp.Or(b.url, b.Engine.ConnectedUrlRedacted())
+	if users := b.named[events.AccountUsers]; isAccountKey(b.named[events.AccountWork]) && !isAccountKey(users) {
+		return fmt.Errorf("external nats server %s: it is in operator mode, where accounts are named by their keys, and that of USERS is %q: "+
+			"put its public key (56 letters and digits, with an A first) into USERS.pub beside the credentials, in %s, or in accountKeys of the file", b.url, users, usersKey)
+	}
 	return b.awaitLeader(ctx, b.checkCluster)
 }
+
+// AccountName is what the server calls an account: in operator mode its key.
+func (b *Broker) AccountName(account string) string { return cmp.Or(b.named[account], account) }
 
 // one makes a connection to one server only, which ends when it is lost.
 func one(server string) []nats.Option {

@@ -21,8 +21,9 @@ type requestInfo struct {
 }
 
 // caller tells who asks for what: the token below which only the principal
-// may publish, in the account that such principals are in.
-func caller(m *nats.Msg) (Principal, string, error) {
+// may publish, in the account that such principals are in. named is what the
+// server calls an account.
+func caller(m *nats.Msg, named func(account string) string) (Principal, string, error) {
 	var who Principal
 	var verb []string
 	tokens := strings.Split(m.Subject, ".")
@@ -51,7 +52,7 @@ func caller(m *nats.Msg) (Principal, string, error) {
 	if !ok {
 		return who, "", refuse(events.CodeDenied, "the server does not say where the request comes from; the account's import must share it")
 	}
-	if info.Account != account || info.Kind != "Client" {
+	if info.Account != named(account) || info.Kind != "Client" {
 		return who, "", refuse(events.CodeDenied, "the request comes from account %s as %s, where it must not", info.Account, info.Kind)
 	}
 	who.Via = "bus"

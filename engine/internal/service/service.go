@@ -378,7 +378,7 @@ func (s *Service) send(answers []nats.Msg) {
 
 // respond gives the answer to a request, as JSON.
 func (s *Service) respond(ctx context.Context, m *nats.Msg) []byte {
-	who, verb, err := caller(m)
+	who, verb, err := caller(m, s.o.Broker.AccountName)
 	var a events.Answer
 	if err != nil {
 		a = failure(err)
