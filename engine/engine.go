@@ -289,7 +289,7 @@ func (e *Engine) deployed(environment string) *record.Deployment {
 // observed tells the index, where nothing else does, and whoever else looks,
 // of a state.
 func (e *Engine) observed(entry owner.Entry) {
-	if e.tail == nil {
+	if e.tail == nil || e.tail.owing() {
 		e.index.Observe(entry)
 	}
 	if e.observe != nil {
@@ -447,6 +447,12 @@ func (e *Engine) settle(ctx context.Context) bool {
 		}
 	case <-ctx.Done():
 		return false
+	}
+	if e.tail != nil && e.tail.owing() { // another engine has what was to be taken here
+		if err := e.tail.load(ctx, nil, nil); err != nil {
+			e.fail(fmt.Errorf("the log: %w", err))
+			return false
+		}
 	}
 	if e.keeper.Held().Has(watching) {
 		select {

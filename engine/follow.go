@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
+	"github.com/penstock-cd/penstock/events"
 )
 
 // follower reads what all engines record, and tells the index.
@@ -17,13 +19,18 @@ type follower struct {
 	observe func(owner.Entry)
 	logger  *slog.Logger
 
+	turn   chan struct{} // full while somebody tells what there was at the beginning
+	owed   map[int]bool  // partitions of which that was not told yet; guarded by turn
+	from   uint64        // sequence behind which everything is told as it is recorded
+	loaded chan struct{} // closed when nothing is owed
+
 	mu    sync.Mutex
 	at    uint64        // sequence up to which everything was told
 	moved chan struct{} // closed when at moves
 }
 
 func newFollower(log journal.Journal, observe func(owner.Entry), logger *slog.Logger) *follower {
-	return &follower{log: log, observe: observe, logger: logger, moved: make(chan struct{})}
+	return &follower{log: log, observe: observe, logger: logger, turn: make(chan struct{}, 1), owed: map[int]bool{}, loaded: make(chan struct{}), moved: make(chan struct{})}
 }
 
 // recorded is a filter for all records. What else the log holds tells nothing,
@@ -31,19 +38,83 @@ func newFollower(log journal.Journal, observe func(owner.Entry), logger *slog.Lo
 // until something is recorded.
 const recorded = "penstock.log.>"
 
-// load tells what there is. What is recorded meanwhile may be told twice,
-// which changes nothing.
-func (f *follower) load(ctx context.Context) error {
-	end, err := f.end(ctx)
-	if err != nil {
+// begin notes where the log ends now: what there is then is owed, and what is
+// recorded later is told by run.
+func (f *follower) begin(ctx context.Context) (err error) {
+	f.from, err = f.end(ctx)
+	for vp := range events.Partitions {
+		f.owed[vp] = true
+	}
+	return err
+}
+
+// owing reports whether the index still lacks something of the beginning:
+// whoever reads records then tells it of them.
+func (f *follower) owing() bool {
+	select {
+	case <-f.loaded:
+		return false
+	default:
+		return true
+	}
+}
+
+// load tells what is owed, but for partitions that take reads and tells of; it
+// may be nil. A million records are read once, not twice.
+func (f *follower) load(ctx context.Context, but []int, take func() error) error {
+	select {
+	case f.turn <- struct{}{}:
+		defer func() { <-f.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	var vps []int
+	for vp := range f.owed {
+		if !slices.Contains(but, vp) {
+			vps = append(vps, vp)
+		}
+	}
+	if err := f.read(ctx, vps); err != nil {
 		return err
 	}
-	err = f.log.LastPerSubject(ctx, []string{recorded}, func(e journal.Entry) error {
-		f.tell(e)
+	f.told(vps)
+	if take == nil {
+		return nil
+	}
+	if err := take(); err != nil {
+		return err
+	}
+	f.told(but)
+	return nil
+}
+
+// read tells the last records of partitions. What is recorded meanwhile may be
+// told twice, which changes nothing.
+func (f *follower) read(ctx context.Context, vps []int) error {
+	if len(vps) == 0 {
+		return nil
+	}
+	var wanted [events.Partitions]bool
+	for _, vp := range vps {
+		wanted[vp] = true
+	}
+	return f.log.LastPerSubject(ctx, owner.Filters(vps), func(e journal.Entry) error {
+		if vp := events.LogPartition(e.Subject); vp >= 0 && vp < len(wanted) && wanted[vp] {
+			f.tell(e)
+		}
 		return nil
 	})
-	f.reach(end)
-	return err
+}
+
+// told notes that partitions are not owed any more.
+func (f *follower) told(vps []int) {
+	for _, vp := range vps {
+		delete(f.owed, vp)
+	}
+	if len(f.owed) == 0 && f.owing() {
+		f.reach(f.from)
+		close(f.loaded)
+	}
 }
 
 // end is the sequence of the last record, as its leader has it.
@@ -57,10 +128,12 @@ func (f *follower) end(ctx context.Context) (uint64, error) {
 
 // run tells what is recorded from then on, until ctx ends.
 func (f *follower) run(ctx context.Context) error {
-	f.mu.Lock()
-	next := f.at + 1
-	f.mu.Unlock()
-	err := f.log.Tail(ctx, next, func(e journal.Entry) error {
+	select {
+	case <-f.loaded:
+	case <-ctx.Done():
+		return nil
+	}
+	err := f.log.Tail(ctx, f.from+1, func(e journal.Entry) error {
 		f.tell(e)
 		f.reach(e.Seq)
 		return nil

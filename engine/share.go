@@ -55,7 +55,22 @@ func (e *Engine) share(ctx context.Context) error {
 	e.peers = peer.New(peer.Options{Conn: e.broker.Engine, Instance: e.o.Instance, Owner: e.owner, Code: codeOf, Valid: e.keeper.Valid, Log: e.o.Log})
 	e.hands.peers = e.peers
 	e.tail = newFollower(e.log, e.index.Observe, e.o.Log)
-	return e.tail.load(ctx)
+	e.hands.tail = e.tail
+	return e.beginTail(ctx, o.Board)
+}
+
+// beginTail sees to it that the index comes to know what there is. Where others
+// are at work it is read at once, so that what they hand over does not wait for
+// that; else when partitions are taken, which are read then in any case.
+func (e *Engine) beginTail(ctx context.Context, b lease.Board) error {
+	if err := e.tail.begin(ctx); err != nil {
+		return err
+	}
+	others, err := lease.Others(ctx, b, e.o.Instance)
+	if err == nil && !others {
+		return nil
+	}
+	return e.tail.load(ctx, nil, nil)
 }
 
 // codeOf is the code of an answer for an error of the owner.
@@ -94,6 +109,7 @@ func (e *Engine) health() (h lease.Health) {
 type hands struct {
 	owner *owner.Owner
 	peers *peer.Peers
+	tail  *follower // nil where the owner tells the index
 	work  map[string]func(ctx context.Context)
 
 	mu      sync.Mutex
@@ -108,7 +124,12 @@ type running struct {
 
 // Take implements lease.Hands.
 func (h *hands) Take(ctx context.Context, vps []int) error {
-	if err := h.owner.Take(ctx, vps); err != nil {
+	take := func() error { return h.owner.Take(ctx, vps) }
+	if h.tail != nil && h.tail.owing() {
+		if err := h.tail.load(ctx, vps, take); err != nil {
+			return err
+		}
+	} else if err := take(); err != nil {
 		return err
 	}
 	return h.peers.Serve(vps...)
@@ -133,6 +154,13 @@ func (h *hands) Start(name string) {
 	h.running[name] = r
 	go func() {
 		defer close(r.ended)
+		if h.tail != nil { // what the index says counts
+			select {
+			case <-h.tail.loaded:
+			case <-ctx.Done():
+				return
+			}
+		}
 		do(ctx)
 	}()
 }

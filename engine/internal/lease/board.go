@@ -1,9 +1,11 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -36,6 +38,32 @@ type Entry struct {
 
 // ErrConflict says that somebody else has put something under the key.
 var ErrConflict = errors.New("somebody else has put something there")
+
+// Others reports whether another engine has told of itself so lately that it
+// may be alive. It is told before an engine joins, by the clocks of this host
+// and of the server: nothing but the order of work may depend on it.
+func Others(ctx context.Context, b Board, instance string) (bool, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	entries, err := b.Watch(ctx)
+	if err != nil {
+		return false, fmt.Errorf("the other engines cannot be watched: %w", err)
+	}
+	others := false
+	for e := range entries {
+		if e.Caught {
+			return others, nil
+		}
+		others = others || e.Value != nil && isOther(e.Key, instance) && time.Since(e.At) < expiry
+	}
+	return others, fmt.Errorf("the other engines cannot be watched: %w", cmp.Or(ctx.Err(), errCut))
+}
+
+var errCut = errors.New("the watch has ended")
+
+func isOther(key, instance string) bool {
+	return strings.HasPrefix(key, enginePrefix) && key != engineKey(instance)
+}
 
 // OnBucket is the board in a key-value bucket.
 func OnBucket(kv jetstream.KeyValue) Board { return board{kv} }

@@ -157,15 +157,15 @@ type seen struct {
 
 // New makes a lease; Run joins the others.
 func New(o Options) *Lease {
-	o.Beat = cmp.Or(o.Beat, time.Second)
-	o.Expiry = cmp.Or(o.Expiry, 6*o.Beat)
+	o.Beat = cmp.Or(o.Beat, beat)
+	o.Expiry = cmp.Or(o.Expiry, expiry/beat*o.Beat)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Health == nil {
 		o.Health = func() Health { return Health{} }
 	}
-	l := &Lease{o: o, key: enginePrefix + events.Token(o.Self.Instance), base: time.Now(), settled: make(chan struct{}), over: make(chan struct{}),
+	l := &Lease{o: o, key: engineKey(o.Self.Instance), base: time.Now(), settled: make(chan struct{}), over: make(chan struct{}),
 		wake: make(chan struct{}, 1), cooling: map[int]time.Time{}, seen: map[string]*seen{}, taskKeys: map[string]taskKey{}}
 	l.me = o.Self
 	l.me.Format, l.me.Life, l.me.Since = formatVersion, newLife(), time.Now().UTC()
@@ -174,7 +174,16 @@ func New(o Options) *Lease {
 	return l
 }
 
+// How often an engine tells of itself where nothing else is said, and after
+// which time without a word it counts as gone.
+const (
+	beat   = time.Second
+	expiry = 6 * beat
+)
+
 const enginePrefix = "engine."
+
+func engineKey(instance string) string { return enginePrefix + events.Token(instance) }
 
 // post has f done by Run.
 func (l *Lease) post(f func()) {

@@ -421,3 +421,29 @@ func TestAloneHoldsEverything(t *testing.T) {
 		}
 	})
 }
+
+func TestAnEngineSeesBeforeItJoinsWhetherOthersAreThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		sees := func(name string, want bool) {
+			t.Helper()
+			if others, err := lease.Others(t.Context(), &w.board, name); err != nil || others != want {
+				t.Errorf("%s sees others: %v, %v; want %v", name, others, err, want)
+			}
+		}
+		sees("a", false)
+		a := w.start("a")
+		<-a.Settled()
+		sees("a", false) // what an earlier process of this name has told
+		sees("b", true)
+		a.kill()
+		sees("b", true)
+		time.Sleep(7 * time.Second)
+		sees("b", false)
+		w.board.SetDown(true)
+		if _, err := lease.Others(t.Context(), &w.board, "b"); err == nil {
+			t.Error("nobody is seen on a board that does not answer, and that is no error")
+		}
+		w.board.SetDown(false)
+	})
+}

@@ -169,7 +169,7 @@ func (t *taking) take(ctx context.Context) error {
 		}
 		t.parts[vp].skip = t.ckpts[vp].Skip
 	}
-	if err := t.o.o.Journal.LastPerSubject(ctx, t.filters(), t.read); err != nil {
+	if err := t.o.o.Journal.LastPerSubject(ctx, Filters(t.vps), t.read); err != nil {
 		return fmt.Errorf("read the record: %w", err)
 	}
 	if t.epoch != nil {
@@ -184,12 +184,14 @@ func (t *taking) take(ctx context.Context) error {
 // is read, and what is others' passed over.
 const fewFilters = 128
 
-func (t *taking) filters() []string {
-	if len(t.vps) > fewFilters {
+// Filters are those for the records of partitions. There may be others among
+// what they give.
+func Filters(vps []int) []string {
+	if len(vps) > fewFilters {
 		return []string{"penstock.log.>"}
 	}
 	var filters []string
-	for _, vp := range t.vps {
+	for _, vp := range vps {
 		filters = append(filters, fmt.Sprintf("penstock.log.%d.>", vp))
 	}
 	return filters
