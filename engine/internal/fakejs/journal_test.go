@@ -2,6 +2,8 @@ package fakejs_test
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -99,5 +101,41 @@ func TestTheLastRecordIsGivenWhenItIsLostOnItsWay(t *testing.T) {
 	err = j.From(ctx, 1, func(journal.Entry) error { n++; return nil })
 	if err != nil || n != 1 {
 		t.Errorf("%d records were given, want 1: %v", n, err)
+	}
+}
+
+// What has no answer when the connection is lost fails in the order in which it
+// was sent, so that who sends it again sends it in that order.
+func TestWhatIsOnItsWayFailsInItsOrder(t *testing.T) {
+	net := &muted{}
+	s := fakejs.New(fakejs.Options{Net: net})
+	admin := s.Client("admin")
+	for _, cfg := range journal.Streams(1) {
+		if _, err := admin.CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := s.Client("engine")
+	p, err := journal.NewPublisherOn(t.Context(), c, events.StreamLog, journal.Options{Sync: journal.SyncLazy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close(t.Context())
+	net.client.Store("engine")
+	const n = 20
+	over := make(chan int, n)
+	var msgs []journal.Message
+	for i := range n {
+		msgs = append(msgs, journal.Message{Subject: fmt.Sprintf("penstock.log.1.run.%d", i), Data: []byte("x"), Done: func(uint64, error) { over <- i }})
+	}
+	p.Publish(msgs...)
+	for s.Last(events.StreamLog) < n {
+		runtime.Gosched()
+	}
+	c.Disconnect()
+	for i := range n {
+		if got := <-over; got != i {
+			t.Fatalf("message %d fails as number %d", got, i)
+		}
 	}
 }

@@ -1,9 +1,11 @@
 package journal
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +33,7 @@ type record struct {
 
 // flight is what gets one answer: a single record or an atomic batch.
 type flight struct {
+	number   uint64 // in the order of sending
 	records  []*record
 	batch    bool
 	deadline time.Time
@@ -90,6 +93,7 @@ func (w *wire) send(records []*record, batch bool, landed func(uint64, error)) {
 		return
 	}
 	w.next++
+	f.number = w.next
 	token := strconv.FormatUint(w.next, 36)
 	w.pending[token] = f
 	w.mu.Unlock()
@@ -205,6 +209,7 @@ func (w *wire) giveUp(which func(*flight) bool, why error) {
 		}
 	}
 	w.mu.Unlock()
+	slices.SortFunc(lost, func(a, b *flight) int { return cmp.Compare(a.number, b.number) })
 	for _, f := range lost {
 		f.landed(0, fmt.Errorf("stream %s: %w: %w", w.stream, why, ErrUnknown))
 	}

@@ -336,7 +336,8 @@ func (r *Relay) send(p journal.Publisher, msgs []journal.Message, of []*ticket) 
 				return
 			}
 			r.o.Log.Warn("a message is published again", "subject", m.Subject, "error", err)
-			time.AfterFunc(wait, func() { p.Publish(*m) })
+			// In their order, when several of a group come back together.
+			time.AfterFunc(wait+time.Duration(i)*time.Microsecond, func() { p.Publish(*m) })
 			wait = min(2*wait, 10*time.Second)
 		}
 	}

@@ -5,9 +5,11 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
@@ -227,6 +229,44 @@ func TestAMessageThatIsNotTakenIsPublishedAgain(t *testing.T) {
 		t.Error("the repeated task is not signed")
 	}
 	r.close()
+}
+
+// The events of a record that come again after an outage come in their order.
+func TestEventsThatArePublishedAgainKeepTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := journal.NewMemory(nil)
+		var down atomic.Bool
+		m.Inject(func(subject string, _ []byte) journal.Fault {
+			if strings.HasPrefix(subject, "penstock.out.") && down.Load() {
+				return journal.FaultFull
+			}
+			return journal.FaultNone
+		})
+		r := newRig(t, m)
+		r.start()
+		rec := aRecord("a", 1)
+		for i := range 8 {
+			rec.Events = append(rec.Events, record.Emitted{Type: fmt.Sprint(events.TaskQueued, i), Data: events.Happening{Run: "a", Workflow: "w"}})
+		}
+		down.Store(true)
+		r.store(rec, false)
+		time.Sleep(50 * time.Millisecond) // of the time in here, in which nothing is left to do then
+		down.Store(false)
+		time.Sleep(time.Minute)
+		out, _ := m.Published(events.StreamOut)
+		if len(out) != 9 {
+			t.Fatalf("%d events were published, want 9", len(out))
+		}
+		for i, e := range out[1:] {
+			if !strings.HasSuffix(e.Subject, fmt.Sprint(i)) {
+				t.Errorf("event %d comes as number %d", i, slices.IndexFunc(out, func(x journal.Entry) bool { return strings.HasSuffix(x.Subject, fmt.Sprint(i)) }))
+			}
+		}
+		r.close()
+		if err := r.j.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestTheCheckpointStaysBelowWhatNobodyKnows(t *testing.T) {
