@@ -360,10 +360,22 @@ func call[T any](ctx context.Context, c *Client, stream, verb, what string, do f
 	case r := <-came:
 		return r.v, r.err
 	case <-ctx.Done():
+		time.Sleep(moment(c.name, verb, what))
 		return none, ctx.Err()
 	case <-c.gone:
 		return none, nats.ErrConnectionClosed
 	}
+}
+
+// moment is the moment that somebody takes to notice that his time is over: it
+// differs from one to the other, so that no two notice at the same instant and
+// who is first does not depend on the scheduler.
+func moment(about ...string) time.Duration {
+	h := fnv.New64a()
+	for _, a := range about {
+		h.Write([]byte(a))
+	}
+	return time.Duration(1 + h.Sum64()%99_999)
 }
 
 // API implements journal.Transport for reading the last message of a subject.

@@ -367,7 +367,7 @@ func (h *handle) Fetch(n int, opts ...jetstream.FetchOpt) (jetstream.MessageBatc
 	}
 	b := &batch{ch: make(chan jetstream.Msg, n)}
 	h.fetch(b, n, o.noWait)
-	t := time.AfterFunc(o.expires, func() { b.close(nil) })
+	t := time.AfterFunc(o.expires+moment(h.client.name, h.stream, h.name), func() { b.close(nil) })
 	if o.ctx != nil {
 		context.AfterFunc(o.ctx, func() {
 			t.Stop()

@@ -21,15 +21,15 @@
 // plans, since what is lost breaks promises; a test of its own loses one of a
 // world at rest (TestALostTailStopsItsPartitionsAndNoOthers).
 //
-// How far a seed decides: the plan, and the order of all that passes between
-// the parts. Not decided is the order in which goroutines are woken by the same
-// event or by timers of the same instant, which Go's runtime shuffles; what is
-// passed on at one instant is put in order before it is chosen from, which keeps
-// most of that from being seen. So every run of a seed begins the same (more
-// than a thousand choices in what was measured; TestASeedGivesTheSameRunAgain
-// demands a hundred), and 14 of 18 seeds gave the same history to its end. Where
-// they parted it was the order of requests that are made at one instant. So a
-// failure that does not come again is to be tried a few times.
+// A seed decides everything: the plan, the order of all that passes between the
+// parts, and so the whole history (TestASeedGivesTheSameRunAgain). Go's runtime
+// shuffles timers of the same instant, the cases of a select and the elements
+// of a map, and may take a goroutine off the processor at any time; three things
+// keep that from being seen. One goroutine runs at a time. No two things happen
+// at the same instant: every message, answer and end of a waiting on the network
+// has a moment of its own. And what is sent at one instant all the same is put
+// in order before it is chosen from. Only under the race detector, which
+// shuffles goroutines as well, histories of a seed may differ.
 //
 // What is not simulated: the client library and the server's protocol, the
 // requests between engines (package peer), the API, and a process that stands

@@ -176,6 +176,7 @@ func (e *engine) assemble(log *journal.Log, tasks, out journal.Publisher) error 
 			return ensureConsumer(ctx, e.conn["tasks"], pool, kind)
 		}})
 	e.lease = lease.New(lease.Options{Board: lease.OnBucket(kv), Hands: e.hands, Log: quiet,
+		Beat: time.Second + time.Duration(1+e.w.luck(e.instance, 9999)), // not at an instant at which something else ends
 		Self: lease.Member{Instance: e.instance, Version: "sim", Core: run.CoreVersion, Record: record.FormatVersion, Offers: singletons}})
 	l := e.lease
 	e.owner = owner.New(owner.Options{Journal: log, Catalogs: e.w.cats, Relay: e.relay, Observe: index.Observe, Instance: e.instance,

@@ -174,6 +174,7 @@ func (n *net) step(idle time.Duration) {
 	if f.lost {
 		return
 	}
+	n.sleep(time.Duration(1 + n.rng.IntN(99_999))) // to an instant at which nothing else happens
 	p.Arrive(f.give)
 	synctest.Wait()
 }

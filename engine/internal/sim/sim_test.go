@@ -102,29 +102,24 @@ func TestWhateverBefallsItTheInstallationKeepsItsPromises(t *testing.T) {
 	t.Log(b.String())
 }
 
-// surely is how many choices are the same in every run of a seed.
-const surely = 100
-
-// A seed begins the same run every time, and mostly ends it so: see the package
-// comment. PENSTOCK_SIM_TWICE says how many seeds are tried.
+// A seed gives the same run every time, to the last message.
+// PENSTOCK_SIM_TWICE says how many seeds are tried.
 func TestASeedGivesTheSameRunAgain(t *testing.T) {
+	if shuffled {
+		t.Skip("the race detector has goroutines run in an order that no seed decides")
+	}
 	cats := newCatalogs(compile(t, definitions))
-	n, first, same := setting("PENSTOCK_SIM_TWICE", 2), setting("PENSTOCK_SIM_FROM", 1), 0
+	n, first := setting("PENSTOCK_SIM_TWICE", 3), setting("PENSTOCK_SIM_FROM", 1)
 	for seed := first; seed < first+n; seed++ {
 		a, b := simulate(t, draw(uint64(seed)), cats), simulate(t, draw(uint64(seed)), cats)
 		if a.hash == b.hash {
-			same++
 			continue
 		}
 		i := 0
 		for i < min(len(a.log), len(b.log)) && a.log[i] == b.log[i] {
 			i++
 		}
-		told := fmt.Sprintf("seed %d: the same for %d of %d choices; then\n%s\n%s", seed, i, len(a.log),
-			strings.Join(a.log[max(0, i-1):min(i+2, len(a.log))], "\n"), strings.Join(b.log[max(0, i-1):min(i+2, len(b.log))], "\n"))
-		if t.Log(told); i < surely {
-			t.Error("that is too early")
-		}
+		t.Errorf("seed %d: the same for %d of %d choices; then\n%s\nand\n%s", seed, i, len(a.log),
+			strings.Join(a.log[max(0, i-3):min(i+3, len(a.log))], "\n"), strings.Join(b.log[max(0, i-3):min(i+3, len(b.log))], "\n"))
 	}
-	t.Logf("%d of %d seeds gave the same history twice", same, n)
 }

@@ -254,6 +254,7 @@ func (w *world) close() {
 	}
 	w.work.Wait()
 	w.admin.Close()
+	time.Sleep(time.Minute) // who still waits for messages waits for less
 }
 
 // run lets the world live through its plan: first with everything that the
