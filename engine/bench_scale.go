@@ -16,6 +16,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/bench"
 	"github.com/penstock-cd/penstock/engine/internal/broker"
 	"github.com/penstock-cd/penstock/engine/internal/scale"
+	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
 )
 
@@ -52,6 +53,8 @@ type engineProcess struct {
 	Dir      string `json:"dir"`
 	External string `json:"external"` // path
 	Lazy     bool   `json:"lazy"`
+	// Steps is how many runs it starts, one after the other, when it is ready.
+	Steps int `json:"steps,omitempty"`
 	// Engines is how many there will be; this one then says when it has its share.
 	Engines   int    `json:"engines,omitempty"`
 	Workflows string `json:"workflows,omitempty"` // folder of definitions
@@ -97,10 +100,35 @@ func (o engineProcess) run(ctx context.Context, out io.Writer) error {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	err = errors.Join(err, say.Encode(engineMemory{int64(m.HeapAlloc)}))
+	if o.Steps > 0 {
+		steps, failed := o.steps(ctx, e)
+		err = errors.Join(err, failed, say.Encode(steps))
+	}
 	if o.Engines > 0 {
 		err = errors.Join(err, say.Encode(engineShare{o.share(ctx, e)}))
 	}
 	return errors.Join(err, <-done)
+}
+
+// engineSteps says how long an engineProcess takes to start a run.
+type engineSteps struct {
+	Median time.Duration `json:"median"`
+	P99    time.Duration `json:"p99"`
+}
+
+// steps starts runs, one after the other.
+func (o engineProcess) steps(ctx context.Context, e *Engine) (engineSteps, error) {
+	load := scale.NewLoad(e.peers.Do)
+	var took []time.Duration
+	for n := range o.Steps {
+		id := record.Derive("bench", "step", o.Dir, n)
+		began := time.Now()
+		if err := load.Start(ctx, id); err != nil {
+			return engineSteps{}, err
+		}
+		took = append(took, time.Since(began))
+	}
+	return engineSteps{bench.Median(took), bench.Quantile(took, 0.99)}, nil
 }
 
 // share waits until the engine has its share of the partitions, and says how
@@ -149,6 +177,15 @@ func (o BenchOptions) startStore(ctx context.Context, dir string, lazy bool) (*s
 		return nil, fmt.Errorf("the NATS server: %w", err)
 	}
 	return &store{p, at.URL, options.Logins()}, nil
+}
+
+// waitsIn writes the definitions of the runs that wait, and gives their folder.
+func waitsIn(dir string) (string, error) {
+	defs := filepath.Join(dir, "definitions")
+	if err := os.MkdirAll(defs, 0o700); err != nil {
+		return "", err
+	}
+	return defs, os.WriteFile(filepath.Join(defs, "bench.yaml"), []byte(scale.Definitions), 0o600)
 }
 
 // external writes the file by which an engine finds the store.

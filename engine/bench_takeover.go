@@ -42,7 +42,7 @@ func benchTakeover(ctx context.Context, o BenchOptions, dir string) (results []B
 	defer func() { err = errors.Join(err, s.Stop()) }()
 	runs := min(o.Runs, takeoverRuns)
 	o.Progress(fmt.Sprintf("B5: %d runs that wait for an approval are stored", runs))
-	if _, _, err := fillStore(ctx, s, filepath.Join(dir, "filling"), journal.SyncAlways, runs); err != nil {
+	if _, _, err := fillStore(ctx, s, filepath.Join(dir, "filling"), journal.SyncAlways, runs, 0); err != nil {
 		return nil, err
 	}
 	o.Progress(fmt.Sprintf("B5: %d engines share the partitions", takeoverEngines))
@@ -86,11 +86,8 @@ func benchTakeover(ctx context.Context, o BenchOptions, dir string) (results []B
 // startShare starts engines and waits until each has its share of the
 // partitions. The first of them puts the definitions in force.
 func (o BenchOptions) startShare(ctx context.Context, s *store, dir string) (engines []*scale.Process, err error) {
-	defs := filepath.Join(dir, "definitions")
-	if err := os.MkdirAll(defs, 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(defs, "bench.yaml"), []byte(scale.Definitions), 0o600); err != nil {
+	defs, err := waitsIn(dir)
+	if err != nil {
 		return nil, err
 	}
 	for i := range takeoverEngines {

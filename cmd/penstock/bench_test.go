@@ -87,7 +87,8 @@ func TestBenchMeasuresRunsThatWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := report.Results; len(r) != 2 || r[0].Unit != "B" || r[1].Unit != "s" || r[1].Value <= 0 || r[1].Floor <= 0 || r[1].FloorIs == "" || r[0].Note == "" {
+	if r := report.Results; len(r) != 3 || r[0].Unit != "B" || r[1].Unit != "s" || r[1].Value <= 0 || r[1].Floor <= 0 || r[1].FloorIs == "" || r[0].Note == "" ||
+		r[2].Unit != "ms" || r[2].Value <= 0 || r[2].Floor <= 0 {
 		t.Errorf("%+v", r)
 	}
 }
