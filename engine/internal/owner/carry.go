@@ -195,23 +195,3 @@ func (o *Owner) reassure() {
 		o.o.Log.Warn("it is not known whether another engine has taken over; the next write tells", "error", err)
 	}
 }
-
-// evict forgets states that have not been used for a while; they are read
-// again when they are needed.
-func (o *Owner) evict() {
-	for pause(o.ctx, 10*time.Second) {
-		for p := range o.held {
-			p.evict(time.Minute)
-		}
-	}
-}
-
-func (p *partition) evict(after time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for k, l := range p.lanes {
-		if !l.running && len(l.queue) == 0 && time.Since(l.used) > after {
-			delete(p.lanes, k)
-		}
-	}
-}

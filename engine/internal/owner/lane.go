@@ -1,6 +1,7 @@
 package owner
 
 import (
+	"container/list"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,12 +49,14 @@ type lane struct {
 	queue   []*job
 	running bool
 	used    time.Time
+	place   *list.Element // among those that rest; belongs to resident
 
 	subject string // of its records
 	loaded  bool
 	state   any // *run.State, *env.Environment, *env.Event, *env.Key, *env.Schedule; nil when there is none
 	v       int64
 	head    string // hash of the last record
+	size    int    // of the last record, in bytes
 }
 
 // submit queues a job; the error says why not.
@@ -94,6 +97,9 @@ func (p *partition) run(k key, l *lane) {
 			l.running, l.used = false, time.Now()
 			if idle(l.state) {
 				delete(p.lanes, k)
+				p.o.resident.gone(l)
+			} else {
+				p.o.resident.rests(p, k, l)
 			}
 			p.mu.Unlock()
 			return
@@ -167,7 +173,7 @@ func (p *partition) decide(k key, l *lane, in record.Input) events.Answer {
 		at, err := p.append(k, l, r, stored)
 		switch {
 		case err == nil:
-			l.state, l.v, l.head = next, r.V, at.Hash
+			l.state, l.v, l.head, l.size = next, r.V, at.Hash, len(stored)
 			p.stored(k, l, at.Seq, r)
 			answer.Record = r.V
 			p.o.trace("record carried out within the engine", k, r.V)
@@ -422,7 +428,7 @@ func (p *partition) load(k key, l *lane) error {
 	if err != nil {
 		return p.broken(k, err)
 	}
-	l.loaded, l.state, l.v, l.head = true, state, r.V, record.Hash(e.Data)
+	l.loaded, l.state, l.v, l.head, l.size = true, state, r.V, record.Hash(e.Data), len(e.Data)
 	return nil
 }
 

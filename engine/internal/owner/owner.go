@@ -116,6 +116,7 @@ type Options struct {
 	Instance string                                      // name of this engine, in its records
 	Beat     time.Duration
 	BeatOut  time.Duration
+	Resident int64 // bytes of records whose states are kept in memory while nothing is done with them; 256 MB when 0
 	// Send has a command carried out by whoever owns its partition; Do of
 	// this owner when nil.
 	Send func(ctx context.Context, agg, id string, in record.Input) events.Answer
@@ -133,9 +134,10 @@ type Options struct {
 
 // Owner owns partitions. Make it with New; it owns none until Take.
 type Owner struct {
-	o     Options
-	clock *clock
-	parts [events.Partitions]atomic.Pointer[partition] // those that are held
+	o        Options
+	clock    *clock
+	resident *resident
+	parts    [events.Partitions]atomic.Pointer[partition] // those that are held
 
 	mu       sync.Mutex                    // guards changes of parts, and
 	changing [events.Partitions]*partition // those that are being taken or given back
@@ -171,7 +173,7 @@ func New(o Options) *Owner {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	ow := &Owner{o: o, clock: newClock(o)}
+	ow := &Owner{o: o, clock: newClock(o), resident: newResident(o)}
 	if ow.o.Send == nil {
 		ow.o.Send = ow.Do
 	}
