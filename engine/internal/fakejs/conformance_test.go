@@ -2,9 +2,12 @@ package fakejs_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +28,7 @@ type world struct {
 	js      jetstream.JetStream
 	wire    journal.Transport
 	restart func()
+	cut     func(stream string, last uint64) // power: what was stored behind a sequence is lost
 	lines   []string
 
 	inbox   string
@@ -270,7 +274,39 @@ func real(t *testing.T) *world {
 		shut()
 		open()
 	}
+	w.cut = func(stream string, last uint64) {
+		copied := t.TempDir() // of what is on disk while the server runs: it ends no file in good order
+		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		shut()
+		dir = copied
+		cutBehind(t, filepath.Join(dir, "jetstream", "$G", "streams", stream, "msgs", "1.blk"), last)
+		open()
+	}
 	return w
+}
+
+// cutBehind ends a block of messages behind the message with a sequence. A
+// record in it begins with its length, of which a bit says that headers
+// follow, and its sequence.
+func cutBehind(t *testing.T, block string, last uint64) {
+	t.Helper()
+	p, err := os.ReadFile(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := 0; end < len(p); {
+		seq := binary.LittleEndian.Uint64(p[end+4:])
+		end += int(binary.LittleEndian.Uint32(p[end:]) &^ (1 << 31))
+		if seq == last {
+			if err := os.Truncate(block, int64(end)); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("no record in %s has the sequence %d", block, last)
 }
 
 func fake(t *testing.T) *world {
@@ -281,6 +317,10 @@ func fake(t *testing.T) *world {
 	w.restart = func() {
 		s.Restart(0)
 		s.Reconnect()
+	}
+	w.cut = func(stream string, last uint64) {
+		s.LoseTail(stream, int(s.Last(stream)-last))
+		w.restart()
 	}
 	w.listen()
 	return w
@@ -348,6 +388,9 @@ var scripts = []struct {
 	{"RedeliveryOrder", redeliveryOrder},
 	{"Purges", purges},
 	{"Restart", restart},
+	{"LostTail", lostTail},
+	{"LostTailOfWhatIsReplaced", lostReplacement},
+	{"LostTailBehindAPurge", lostPurge},
 	{"Configuration", configuration},
 	{"Buckets", buckets},
 	{"Watching", watching},
@@ -740,6 +783,73 @@ func restart(w *world) {
 	w.is(c)
 	w.fetch(c, 3) // new ones at once; those that were out, when their time is over
 	w.send(msg("t.b", "3", expect, "5"))
+	w.lies(s)
+}
+
+// A power cut takes the end of a stream, and with it a part of a batch.
+func lostTail(w *world) {
+	_, c := w.workers(jetstream.ConsumerConfig{AckWait: time.Minute}, 2)
+	w.batch(msg("t.b", "1", expect, "0"), msg("t.c", "2", "Nats-Msg-Id", "kept"), msg("t.d", "3", "Nats-Msg-Id", "lost"))
+	w.cut("T", 4)
+	s, err := w.js.Stream(w.t.Context(), "T")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.lies(s)
+	w.send(msg("t.c", "4", expect, "5"))
+	w.send(msg("t.d", "4", expect, "0", "Nats-Msg-Id", "lost")) // the sequence is used again
+	w.send(msg("t.c", "4", "Nats-Msg-Id", "kept"))
+	w.lies(s)
+	if c, err = s.Consumer(w.t.Context(), c.CachedInfo().Name); err != nil {
+		w.t.Fatal(err)
+	}
+	w.fetch(c, 5)
+	w.is(c)
+}
+
+// What a lost message has replaced is there again.
+func lostReplacement(w *world) {
+	cfg := plain("P", "p.>")
+	cfg.MaxMsgsPerSubject = 1
+	w.stream(cfg)
+	w.send(msg("p.a", "1"))
+	w.send(msg("p.b", "2"))
+	w.send(msg("p.a", "3", expect, "1"))
+	w.send(msg("p.b", "4", expect, "2"))
+	w.send(msg("p.c", "5"))
+	w.cut("P", 3)
+	s, err := w.js.Stream(w.t.Context(), "P")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.lies(s)
+	w.say("last: %s", w.last("P", `{"last_by_subj":"p.a"}`))
+	w.say("last: %s", w.last("P", `{"last_by_subj":"p.b"}`))
+	w.send(msg("p.b", "6", expect, "4"))
+	w.send(msg("p.b", "7", expect, "2"))
+	w.lies(s)
+}
+
+// What was purged before the loss is there again, as far as the word of that
+// was lost as well.
+func lostPurge(w *world) {
+	s := w.stream(plain("Q", "q.>"))
+	for i := range 8 {
+		w.send(msg(fmt.Sprintf("q.%d", i%2), fmt.Sprint(i)))
+	}
+	w.say("of a subject, below: %v", s.Purge(w.t.Context(), jetstream.WithPurgeSubject("q.0"), jetstream.WithPurgeSequence(4)))
+	w.send(msg("q.0", "8"))
+	w.send(msg("q.0", "9"))
+	w.say("of a subject, below: %v", s.Purge(w.t.Context(), jetstream.WithPurgeSubject("q.1"), jetstream.WithPurgeSequence(7)))
+	w.send(msg("q.0", "10"))
+	w.lies(s)
+	w.cut("Q", 9)
+	s, err := w.js.Stream(w.t.Context(), "Q")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.lies(s)
+	w.send(msg("q.1", "11"))
 	w.lies(s)
 }
 

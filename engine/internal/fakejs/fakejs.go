@@ -182,9 +182,17 @@ type stream struct {
 	last      uint64
 	bytes     int64
 	seen      map[string]dedupe
+	gone      []removal // what was removed, by age: a lost tail brings it back
 	consumers map[string]*consumer
 	watchers  []*watcher
 	frozen    bool
+}
+
+// removal is a message that was removed. The word of that lies behind the
+// message with the sequence before behind, and is lost with the message that has it.
+type removal struct {
+	m      *message
+	behind uint64
 }
 
 type dedupe struct {
@@ -246,13 +254,19 @@ func (st *stream) store(m *message) {
 	st.bytes += m.size()
 	if most := st.cfg.MaxMsgsPerSubject; most > 0 {
 		for int64(len(st.bySubject[m.subject])) > most {
-			st.remove(st.bySubject[m.subject][0])
+			st.remove(st.bySubject[m.subject][0], st.last)
 		}
 	}
 }
 
-// remove takes a message out.
-func (st *stream) remove(m *message) {
+// remove removes a message, of which the word lies behind another one.
+func (st *stream) remove(m *message, behind uint64) {
+	st.gone = append(st.gone, removal{m, behind})
+	st.drop(m)
+}
+
+// drop takes a message out.
+func (st *stream) drop(m *message) {
 	if i := st.find(m.seq); i < len(st.msgs) && st.msgs[i] == m {
 		st.msgs = slices.Delete(st.msgs, i, i+1)
 	}
@@ -348,7 +362,7 @@ func (s *Server) put(st *stream, m *message) {
 	m.at = s.o.Now()
 	if m.header.Get("Nats-Rollup") == "sub" && st.cfg.AllowRollup {
 		for _, old := range slices.Clone(st.bySubject[m.subject]) {
-			st.remove(old)
+			st.remove(old, st.last+1)
 		}
 	}
 	st.store(m)

@@ -1,6 +1,7 @@
 package fakejs
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -123,8 +124,8 @@ func (s *Server) forget(c *consumer, rollback int) {
 }
 
 // LoseTail drops the last n messages of a stream, as a power cut does when the
-// server syncs now and then: their sequences are used again. It goes with a
-// Restart.
+// server syncs now and then: their sequences are used again, and what was
+// removed behind them is there again. It goes with a Restart.
 func (s *Server) LoseTail(name string, n int) {
 	s.mu.Lock()
 	defer s.unlock()
@@ -134,8 +135,9 @@ func (s *Server) LoseTail(name string, n int) {
 	}
 	for ; n > 0 && len(st.msgs) > 0; n-- {
 		st.last = st.msgs[len(st.msgs)-1].seq - 1
-		st.remove(st.msgs[len(st.msgs)-1])
+		st.drop(st.msgs[len(st.msgs)-1])
 	}
+	st.revive()
 	for _, c := range st.consumers {
 		c.next = min(c.next, st.last+1)
 		c.given.Stream, c.floor.Stream = min(c.given.Stream, st.last), min(c.floor.Stream, st.last)
@@ -144,6 +146,27 @@ func (s *Server) LoseTail(name string, n int) {
 				delete(c.pending, seq)
 			}
 		}
+	}
+}
+
+// revive puts back what was removed behind the last message.
+func (st *stream) revive() {
+	var back []*message
+	st.gone = slices.DeleteFunc(st.gone, func(r removal) bool {
+		if r.behind > st.last && r.m.seq <= st.last {
+			back = append(back, r.m)
+		}
+		return r.behind > st.last
+	})
+	for _, m := range back {
+		st.msgs = append(st.msgs, m)
+		st.bySubject[m.subject] = append(st.bySubject[m.subject], m)
+		st.bytes += m.size()
+	}
+	bySeq := func(a, b *message) int { return cmp.Compare(a.seq, b.seq) }
+	slices.SortFunc(st.msgs, bySeq)
+	for _, list := range st.bySubject {
+		slices.SortFunc(list, bySeq)
 	}
 }
 

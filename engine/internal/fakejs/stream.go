@@ -154,7 +154,7 @@ func (s *Server) purge(st *stream, o jetstream.StreamPurgeRequest) {
 		match = match[:max(0, len(match)-int(o.Keep))]
 	}
 	for _, m := range match {
-		st.remove(m)
+		st.remove(m, st.last+1)
 	}
 	if o.Subject == "" && len(st.msgs) == 0 && o.Sequence > st.last+1 {
 		st.last = o.Sequence - 1
