@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -13,6 +14,7 @@ type Stored struct {
 	Seq     uint64
 	Subject string
 	Data    []byte
+	At      time.Time
 }
 
 // Messages gives what lies in a stream from a sequence on. The data must not
@@ -26,7 +28,7 @@ func (s *Server) Messages(name string, from uint64) []Stored {
 	}
 	var out []Stored
 	for _, m := range st.msgs[st.find(from):] {
-		out = append(out, Stored{m.seq, m.subject, m.data})
+		out = append(out, Stored{m.seq, m.subject, m.data, m.at})
 	}
 	return out
 }
@@ -37,6 +39,16 @@ func (s *Server) Last(name string) uint64 {
 	defer s.mu.Unlock()
 	if st := s.streams[name]; st != nil {
 		return st.last
+	}
+	return 0
+}
+
+// Removed is how many messages of a stream have been removed.
+func (s *Server) Removed(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.streams[name]; st != nil {
+		return len(st.gone)
 	}
 	return 0
 }

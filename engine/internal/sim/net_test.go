@@ -23,6 +23,8 @@ type net struct {
 	hash hash.Hash // of what was chosen
 	log  []string  // the same in words; for failures
 
+	last func(stream string) uint64
+
 	mu      sync.Mutex
 	parked  []*parked
 	number  uint64
@@ -46,6 +48,7 @@ type fate struct {
 	fits func(*fakejs.Event) bool
 	lost bool
 	give fakejs.Fate
+	then func(e *fakejs.Event, before uint64) // once it has arrived; before was the last sequence of its stream
 }
 
 func newNet(seed uint64) *net {
@@ -175,7 +178,11 @@ func (n *net) step(idle time.Duration) {
 		return
 	}
 	n.sleep(time.Duration(1 + n.rng.IntN(99_999))) // to an instant at which nothing else happens
+	before := n.last(p.Stream)
 	p.Arrive(f.give)
+	if f.then != nil {
+		f.then(p.Event, before)
+	}
 	synctest.Wait()
 }
 

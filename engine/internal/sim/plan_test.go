@@ -165,6 +165,7 @@ var faults = map[string]func(*world, deed){
 	"no responders":    onAny("no responders", false, fakejs.Fate{Nobody: true}),
 	"request lost":     onAny("request lost", true, fakejs.Fate{}),
 	"batch with a gap": onVerb("batch with a gap", "batch", false, fakejs.Fate{Gap: true}),
+	"batch torn":       tearing,
 	"stale read":       onVerb("stale read", "kv.get", false, fakejs.Fate{Stale: true}),
 	"delivery lost": func(w *world, _ deed) {
 		w.net.strike(fate{name: "delivery lost", give: fakejs.Fate{Gap: true}, fits: func(e *fakejs.Event) bool {
@@ -250,7 +251,7 @@ var faults = map[string]func(*world, deed){
 
 // waits are the faults that wait for a message that they fit.
 var waits = map[string]bool{"answer lost": true, "message lost": true, "in flight": true, "no resources": true, "storage exceeded": true,
-	"too many batches": true, "no leader": true, "no responders": true, "request lost": true, "batch with a gap": true, "stale read": true,
+	"too many batches": true, "no leader": true, "no responders": true, "request lost": true, "batch with a gap": true, "batch torn": true, "stale read": true,
 	"delivery lost": true, "delivery torn": true, "call unanswered": true}
 
 var faultNames = sortedKeys(faults)
@@ -294,6 +295,22 @@ func onPublish(name string, lost bool, f fakejs.Fate) func(*world, deed) {
 			return e.Kind == fakejs.Request && writes(e.Verb) && (stream == "" || e.Stream == stream)
 		}})
 	}
+}
+
+// tearing has the server die in the midst of storing a batch: a part of it
+// stays, and nobody is answered.
+func tearing(w *world, d deed) {
+	stream := []string{events.StreamLog, events.StreamLog, events.StreamTasks, events.StreamCkpt, events.StreamAudit, ""}[d.n%6]
+	w.net.strike(fate{name: "batch torn", give: fakejs.Fate{Mute: true}, fits: func(e *fakejs.Event) bool {
+		return e.Kind == fakejs.Request && e.Verb == "batch" && (stream == "" || e.Stream == stream)
+	}, then: func(e *fakejs.Event, before uint64) {
+		if n := int(w.server.Last(e.Stream) - before); n > 1 {
+			w.server.LoseTail(e.Stream, 1+d.n%(n-1))
+			w.saw("a torn batch of " + e.Stream)
+		}
+		w.server.Restart(d.n % 6)
+		w.later(2*d.n, w.server.Reconnect)
+	}})
 }
 
 func onVerb(name, verb string, lost bool, f fakejs.Fate) func(*world, deed) {

@@ -84,6 +84,7 @@ func newWorld(t *testing.T, p plan, cats *catalogs) *world {
 	w.key = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	w.target = &target{highest: map[string]events.Fence{}, done: map[string]int{}}
 	w.server = fakejs.New(fakejs.Options{Net: w, Broken: p.broken})
+	w.net.last = w.server.Last
 	w.admin = w.server.Client("admin")
 	for _, cfg := range streams() {
 		w.must(second(w.admin.CreateStream(w.ctx, cfg)))
