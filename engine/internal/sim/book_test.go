@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/env"
+	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/fakejs"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
@@ -39,7 +42,7 @@ func (e *entry) String() string {
 
 // read reads a message of LOG.
 func read(m fakejs.Stored) (*entry, error) {
-	e := &entry{seq: m.Seq, data: m.Data}
+	e := &entry{seq: m.Seq, data: m.Data, hash: record.Hash(m.Data)}
 	if _, err := fmt.Sscanf(m.Subject, "penstock.own.%d", &e.vp); err == nil {
 		e.owner, _, _ = strings.Cut(string(m.Data), " ")
 		return e, nil
@@ -54,7 +57,7 @@ func read(m fakejs.Stored) (*entry, error) {
 	if events.LogSubject(r.Aggregate, r.ID) != m.Subject {
 		return nil, fmt.Errorf("sequence %d: the record of %s %s lies at %s", m.Seq, r.Aggregate, r.ID, m.Subject)
 	}
-	e.rec, e.hash = r, record.Hash(m.Data)
+	e.rec = r
 	switch r.Aggregate {
 	case record.Run:
 		e.state, err = run.Load(r.State)
@@ -73,26 +76,27 @@ type acknowledged struct {
 
 // tale is what is known of LOG so far, and what the outside was told.
 type tale struct {
-	owners map[int]*entry             // last owner record by partition
-	lives  map[[2]string][]*entry     // records by aggregate
-	inputs map[string]int             // how often an input was applied
-	held   map[string]map[string]bool // workers that were granted an attempt
-	fired  map[string]int
-	grants map[string]map[int64]string // run by environment and grant
-	tasks  map[string]*events.Task     // that were issued
-	acks   []acknowledged
-	asked  map[string]bool            // runs that people want
-	events map[string]bool            // events that were acknowledged, by the identity of their record
-	claims map[string]map[string]bool // by task: workers that were told that they have it
-	target *target
-	cats   *catalogs
-	stored int        // messages of LOG
-	audit  *auditedAs // what became of the audit log, at the end
+	owners  map[int]*entry             // last owner record by partition
+	lives   map[[2]string][]*entry     // records by aggregate
+	inputs  map[string]int             // how often an input was applied
+	held    map[string]map[string]bool // workers that were granted an attempt
+	fired   map[string]int
+	grants  map[string]map[int64]string // run by environment and grant
+	tasks   map[string]*events.Task     // that were issued
+	acks    []acknowledged
+	asked   map[string]bool            // runs that people want
+	events  map[string]bool            // events that were acknowledged, by the identity of their record
+	claims  map[string]map[string]bool // by task: workers that were told that they have it
+	target  *target
+	cats    *catalogs
+	now     time.Time         // of the last look
+	lies    map[uint64]*entry // what lies in LOG now
+	audited map[uint64]string // hash of what the audit log has, by sequence
+	audit   *auditedAs        // what the audit log says of itself, at the end
 }
 
-// auditedAs is what the audit log says of itself.
+// auditedAs is what a verification of the audit log has found.
 type auditedAs struct {
-	records  int
 	problems []string
 	err      error
 }
@@ -100,7 +104,7 @@ type auditedAs struct {
 func newTale(g *target, c *catalogs) *tale {
 	return &tale{owners: map[int]*entry{}, lives: map[[2]string][]*entry{}, inputs: map[string]int{}, held: map[string]map[string]bool{},
 		fired: map[string]int{}, grants: map[string]map[int64]string{}, tasks: map[string]*events.Task{}, asked: map[string]bool{},
-		events: map[string]bool{}, claims: map[string]map[string]bool{}, target: g, cats: c}
+		events: map[string]bool{}, claims: map[string]map[string]bool{}, lies: map[uint64]*entry{}, audited: map[uint64]string{}, target: g, cats: c}
 }
 
 func (t *tale) life(agg, id string) []*entry { return t.lives[[2]string{agg, id}] }
@@ -150,7 +154,7 @@ func (t *tale) add(e *entry) error {
 
 // keep adds a message to the tale.
 func (t *tale) keep(e *entry) {
-	t.stored++
+	t.lies[e.seq] = e
 	if e.rec == nil {
 		t.owners[e.vp] = e
 		return
@@ -160,6 +164,20 @@ func (t *tale) keep(e *entry) {
 	for _, task := range e.rec.Tasks {
 		t.tasks[task.ID] = task
 	}
+}
+
+// remove looks at a message that is not in LOG any more.
+func (t *tale) remove(e *entry) error {
+	delete(t.lies, e.seq)
+	for _, c := range checks {
+		if c.gone == nil {
+			continue
+		}
+		if err := c.gone(t, e); err != nil {
+			return fmt.Errorf("%s, %s: %w (%v)", c.id, c.what, err, e)
+		}
+	}
+	return nil
 }
 
 // told looks at what was answered lately.
@@ -193,8 +211,11 @@ func (t *tale) end() error {
 
 // book keeps the tale of a world.
 type book struct {
-	w    *world
-	next uint64
+	w         *world
+	next      uint64
+	nextAudit uint64
+	removed   int             // messages of LOG
+	all       []fakejs.Stored // that were ever in LOG
 
 	mu    sync.Mutex
 	tale  *tale
@@ -203,7 +224,9 @@ type book struct {
 	seen  int // records
 }
 
-func newBook(w *world) *book { return &book{w: w, next: 1, tale: newTale(w.target, w.cats)} }
+func newBook(w *world) *book {
+	return &book{w: w, next: 1, nextAudit: 1, tale: newTale(w.target, w.cats)}
+}
 
 func (b *book) fail(format string, args ...any) {
 	b.mu.Lock()
@@ -257,12 +280,14 @@ func (b *book) look() error {
 	news := b.w.server.Messages(events.StreamLog, b.next)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.tale.now = time.Now()
 	for _, m := range news {
 		e, err := read(m)
 		if err == nil {
 			e.at = time.Now()
 			b.remark(e)
 			err = b.tale.add(e)
+			b.all = append(b.all, m)
 		}
 		if err != nil {
 			return err
@@ -270,9 +295,54 @@ func (b *book) look() error {
 		b.next = m.Seq + 1
 		b.seen++
 	}
+	if err := b.tidied(); err != nil {
+		return err
+	}
 	b.tale.acks = append(b.tale.acks, b.now...)
 	b.now = nil
 	return cmp.Or(b.wrong, b.tale.told())
+}
+
+// tidied looks at what was removed from LOG lately.
+func (b *book) tidied() error {
+	removed := b.w.server.Removed(events.StreamLog)
+	if removed == b.removed {
+		return nil
+	}
+	b.removed = removed
+	if err := b.readAudit(); err != nil {
+		return err
+	}
+	lies := map[uint64]bool{}
+	for _, m := range b.w.server.Messages(events.StreamLog, 0) {
+		lies[m.Seq] = true
+	}
+	for _, seq := range sortedKeys(b.tale.lies) {
+		if lies[seq] {
+			continue
+		}
+		if err := b.tale.remove(b.tale.lies[seq]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readAudit reads what is new in the audit log.
+func (b *book) readAudit() error {
+	for _, m := range b.w.server.Messages(events.StreamAudit, b.nextAudit) {
+		line, body, _ := bytes.Cut(m.Data, []byte("\n"))
+		var h audit.Header
+		if err := json.Unmarshal(line, &h); err != nil {
+			return err
+		}
+		for _, r := range h.Records {
+			b.tale.audited[r.Seq] = record.Hash(body[:r.Size])
+			body = body[r.Size+1:]
+		}
+		b.nextAudit = m.Seq + 1
+	}
+	return nil
 }
 
 // remark counts what has happened that not every run sees.
@@ -330,11 +400,11 @@ func (b *book) settled() error {
 
 // last looks at everything at the end.
 func (b *book) last() error {
-	audit := b.w.audited()
+	found := b.w.audited()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tale.audit = audit
-	return cmp.Or(b.wrong, b.tale.end())
+	b.tale.audit = found
+	return cmp.Or(b.wrong, b.readAudit(), b.tale.end())
 }
 
 // alive says which run neither goes on nor waits for people, and what was
@@ -357,6 +427,26 @@ func (t *tale) alive() error {
 	for id := range t.events {
 		if len(t.life(record.Event, id)) == 0 {
 			return fmt.Errorf("an event that was acknowledged has no record: %s", id)
+		}
+	}
+	return nil
+}
+
+// left says what is in LOG though it has ended long ago. The very last message
+// stays: it says where LOG ends.
+func (b *book) left() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	last := b.w.server.Last(events.StreamLog)
+	for _, seq := range sortedKeys(b.tale.lies) {
+		e := b.tale.lies[seq]
+		if e.rec == nil || e.rec.Aggregate != record.Run || seq == last {
+			continue
+		}
+		s := b.tale.run(e.rec.ID)
+		life := b.tale.life(record.Run, e.rec.ID)
+		if s.Done() && s.Idle() && time.Since(life[len(life)-1].at) > keepLast {
+			return fmt.Errorf("I16, what is over is removed: it is still there: %v", e)
 		}
 	}
 	return nil
@@ -395,4 +485,4 @@ func (t *tale) definitions(started, inForce, workflow string) (run.Definitions, 
 	return run.Definitions{Workflow: pinned.Workflows[workflow], Kinds: pinned.Kinds, Now: now}, nil
 }
 
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -21,6 +21,7 @@ type check struct {
 	id, what string
 	see      func(*tale, *entry) error
 	told     func(*tale, acknowledged) error
+	gone     func(*tale, *entry) error // looks at each message of LOG that was removed
 	end      func(*tale) error
 }
 
@@ -38,6 +39,7 @@ var checks = []check{
 	{id: "I13", what: "after a cancel only what cleans up begins", see: notAfterCancel},
 	{id: "I14", what: "only the owner writes", see: owned},
 	{id: "I15", what: "the audit log has every record once, in order", end: audited},
+	{id: "I16", what: "nothing is removed that is needed, or that the audit log does not have", gone: dispensable},
 	{id: "I18", what: "in the end every run has ended or waits for people", end: (*tale).alive},
 	{id: "I21", what: "a run keeps the definitions that it was started with", see: pinned},
 }
@@ -347,8 +349,37 @@ func audited(t *tale) error {
 	if len(t.audit.problems) > 0 {
 		return errors.New(strings.Join(t.audit.problems, "; "))
 	}
-	if t.audit.records < t.stored {
-		return fmt.Errorf("LOG has %d messages, and the audit log %d of them", t.stored, t.audit.records)
+	for _, seq := range sortedKeys(t.lies) {
+		if e := t.lies[seq]; t.audited[seq] != e.hash {
+			return fmt.Errorf("it is not in the audit log as it was stored: %v", e)
+		}
+	}
+	return nil
+}
+
+// dispensable: what was removed is in the audit log as it was stored, and is
+// an older record of what has ended, or the last one when nobody asks any more.
+func dispensable(t *tale, e *entry) error {
+	switch {
+	case e.rec == nil:
+		return errors.New("an owner record is removed")
+	case t.audited[e.seq] != e.hash:
+		return errors.New("it is removed, and is not in the audit log as it was stored")
+	}
+	life := t.life(e.rec.Aggregate, e.rec.ID)
+	last := life[len(life)-1]
+	switch s := last.state.(type) {
+	case *run.State:
+		if !s.Done() {
+			return fmt.Errorf("it is removed, and run %s goes on", s.ID)
+		}
+	case *env.Environment:
+		if len(life) < 64 {
+			return fmt.Errorf("it is removed, and the environment has %d records only", len(life))
+		}
+	}
+	if e == last && (!t.now.IsZero() && t.now.Sub(e.at) < keepLast) {
+		return errors.New("the last record is removed while somebody may ask for it")
 	}
 	return nil
 }

@@ -8,10 +8,10 @@
 // let through one by one, in an order that the seed decides; between two of
 // them every goroutine waits. Faults are lost, late and unanswered messages,
 // refusals, gaps, frozen and full streams, restarts of the server with
-// forgotten acknowledgements, crashes, hand-overs, engines that stand still for
-// longer than their lease, interrupted connections, wall clocks that step while
-// the monotonic one goes on, and workers that die, forget to report or report
-// too late.
+// forgotten acknowledgements, servers that die in the midst of a batch, crashes,
+// hand-overs, engines that stand still for longer than their lease, interrupted
+// connections, wall clocks that step while the monotonic one goes on, and
+// workers that die, forget to report or report too late.
 //
 // After each step the invariants are checked that the checks list names. Then
 // the faults stop, and every run must end or wait for people. A failure is
@@ -34,5 +34,6 @@
 // What is not simulated: the client library and the server's protocol, the
 // requests between engines (package peer), the API, and a process that stands
 // still as a whole: what stands still here is all that comes in and goes out.
-// Nothing is compacted, as the janitor is told of no records.
+// Records of what has ended are removed after seconds, where it takes days
+// otherwise.
 package sim

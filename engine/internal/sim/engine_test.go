@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -248,9 +249,52 @@ func (e *engine) singleton(ctx context.Context, name string) {
 		e.mu.Unlock()
 		audit.NewWriter(audit.Options{Source: log, Store: auditStore{audit.Open(conn), conn}, Instance: e.instance, Stop: o.Stop, Log: quiet}).Run(ctx)
 	case "janitor":
+		e.mu.Lock()
+		log := e.log
+		e.mu.Unlock()
+		e.work.Go(func() { e.tidy(ctx, log, conn, kv) })
 		janitor.Run(ctx, janitor.Options{Work: conn, Ext: conn, Log: quiet,
 			Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, kv) }})
 	}
+}
+
+// Records of what has ended stay for keepRecords, and the last one of each for
+// keepLast, until nobody asks any more.
+const (
+	keepRecords = 10 * time.Second
+	keepLast    = 10 * time.Minute
+)
+
+// tidy removes the records that the audit log has, more often than a real
+// janitor does, and a month ahead, as that one keeps the last records for a month.
+func (e *engine) tidy(ctx context.Context, log *journal.Log, conn *fakejs.Client, kv jetstream.KeyValue) {
+	const ahead = janitor.KeepLast - keepLast
+	r := &janitor.Records{Audit: auditStore{audit.Open(conn), conn}, Log: conn, Marks: kv, Keep: ahead + keepRecords, Logger: slog.New(slog.DiscardHandler),
+		Now:    func() time.Time { return time.Now().Add(ahead) },
+		Passed: func(ctx context.Context) (map[int]uint64, error) { return carriedOut(ctx, log) },
+		Note:   func(int) { e.w.saw("records removed") }}
+	for pause(ctx, 3*time.Second) {
+		if e.w.plan.hasty {
+			e.w.hasten(ctx, conn)
+			continue
+		}
+		_, _ = r.Sweep(ctx) // it goes on with the next one
+	}
+}
+
+// carriedOut gives for each partition up to where it is carried out, as package
+// engine does.
+func carriedOut(ctx context.Context, log *journal.Log) (map[int]uint64, error) {
+	stored, err := log.LoadCheckpoints(ctx)
+	passed := map[int]uint64{}
+	for vp, p := range stored {
+		var c owner.Checkpoint
+		if err := json.Unmarshal(p, &c); err != nil {
+			return nil, err
+		}
+		passed[vp] = c.Seq
+	}
+	return passed, err
 }
 
 // listening gives the runs that listen for an event, from what all engines

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -28,6 +29,7 @@ func healthy() plan {
 // history is what a healthy simulation leaves behind.
 type history struct {
 	messages []fakejs.Stored
+	audited  map[uint64]string
 	target   *target
 	cats     *catalogs
 }
@@ -36,7 +38,7 @@ func lived(t *testing.T) history {
 	t.Helper()
 	h := history{cats: newCatalogs(compile(t, definitions))}
 	o := simulateAnd(t, healthy(), h.cats, func(w *world) {
-		h.messages, h.target = w.server.Messages(events.StreamLog, 0), w.target
+		h.messages, h.audited, h.target = w.book.all, w.book.tale.audited, w.target
 	})
 	if o.err != nil {
 		t.Fatal(o.err)
@@ -159,8 +161,15 @@ func TestEveryCheckCanFail(t *testing.T) {
 			return list
 		},
 		"I15": func(tl *tale, list []*entry) []*entry {
-			tl.audit = &auditedAs{records: len(list) - 1}
+			delete(tl.audited, list[len(list)-1].seq)
 			return list
+		},
+		"I16": func(tl *tale, list []*entry) []*entry {
+			delete(tl.audited, list[found(t, list, cause(record.InStart))].seq)
+			return list
+		},
+		"I16 of what goes on": func(_ *tale, list []*entry) []*entry {
+			return list[:found(t, list, cause(record.InAttemptStart))+1]
 		},
 		"I18": func(_ *tale, list []*entry) []*entry { return list[:found(t, list, cause(record.InAttemptStart))+1] },
 		"I21": func(_ *tale, list []*entry) []*entry {
@@ -178,7 +187,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 			}
 		})
 	}
-	if len(checks) != 15 {
+	if len(checks) != 16 {
 		t.Errorf("there are %d checks: each needs a case here", len(checks))
 	}
 }
@@ -186,6 +195,7 @@ func TestEveryCheckCanFail(t *testing.T) {
 // replay looks at the history with one check.
 func (h history) replay(t *testing.T, c check, change func(*tale, []*entry) []*entry) error {
 	tl := newTale(h.target, h.cats)
+	tl.audit, tl.audited = &auditedAs{}, maps.Clone(h.audited)
 	list := h.entries(t)
 	if change != nil {
 		list = change(tl, list)
@@ -204,6 +214,9 @@ func (h history) replay(t *testing.T, c check, change func(*tale, []*entry) []*e
 				return err
 			}
 		}
+	}
+	if c.gone != nil {
+		return c.gone(tl, list[found(t, list, cause(record.InStart))])
 	}
 	if c.end != nil {
 		return c.end(tl)
@@ -247,6 +260,11 @@ func TestAMissingFenceIsReported(t *testing.T) {
 		}
 		slices.SortStableFunc(p.deeds, func(a, b deed) int { return a.at - b.at })
 	}, "I14", "I2")
+}
+
+// A janitor that does not wait for the audit log is reported.
+func TestAHastyJanitorIsReported(t *testing.T) {
+	wrong(t, 5, func(p *plan) { p.hasty = true }, "I16")
 }
 
 // losing is a publisher that says of every third message that it is stored,

@@ -20,11 +20,13 @@ type plan struct {
 	sync             string
 	lasts            time.Duration // how long faults strike
 	deeds            []deed
+	ages             bool          // in the end time passes until nobody asks for what has ended
 	patience         time.Duration // how long, in the world's time, it may take after the faults until nothing moves
 
 	// To show that what is checked can fail.
 	broken    fakejs.Broken
 	publisher func(journal.Publisher) journal.Publisher
+	hasty     bool // the janitor waits for nobody
 }
 
 // deed is something that is done to the world, so many milliseconds after its
@@ -85,6 +87,7 @@ func draw(seed uint64) plan {
 	names = names[:1+rng.IntN(len(names))]
 	add(rng.IntN(30), names, engine)
 	slices.SortStableFunc(p.deeds, func(a, b deed) int { return a.at - b.at })
+	p.ages = rng.IntN(8) == 0
 	return p
 }
 

@@ -34,7 +34,7 @@ func (w *world) audited() *auditedAs {
 	if err != nil {
 		return &auditedAs{err: err}
 	}
-	return &auditedAs{records: report.Records, problems: report.Problems}
+	return &auditedAs{problems: report.Problems}
 }
 
 var _ fakejs.Net = (*world)(nil)
