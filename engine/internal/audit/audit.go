@@ -114,6 +114,7 @@ type Header struct {
 	Part    int         `json:"part,omitempty"`
 	Parts   int         `json:"parts,omitempty"`
 	Missing [][2]uint64 `json:"missing,omitempty"` // sequences that were not in LOG when it was read; in part 1
+	Probes  [][2]uint64 `json:"probes,omitempty"`  // sequences at which LOG has a probe and no record; in part 1
 	Breaks  []Break     `json:"breaks,omitempty"`
 	Records []Stored    `json:"records,omitempty"`
 

@@ -11,6 +11,9 @@ func Diary(ctx context.Context, s Store, from uint64, fn func(*Message) error) e
 		if err != nil {
 			return err
 		}
+		if m.Kind == KindLog { // that there was nothing
+			return nil
+		}
 		return fn(m)
 	})
 }

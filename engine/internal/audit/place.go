@@ -256,3 +256,9 @@ func (t tail) against(ctx context.Context, log Source, limit uint64) (loss *Loss
 	}
 	return loss, changed, same >= t.low, nil
 }
+
+// Position is the sequence of LOG up to which the audit log has everything.
+func Position(ctx context.Context, s Store) (uint64, error) {
+	p, err := find(ctx, s)
+	return p.pos, err
+}

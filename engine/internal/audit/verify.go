@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -43,8 +44,8 @@ func (r *Report) end() {
 func VerifyLog(ctx context.Context, s Store) (*Report, error) {
 	r := &Report{}
 	var before Message
-	var seen []uint64 // sequences behind before.Pos
-	var missing [][2]uint64
+	var seen []uint64              // sequences behind before.Pos
+	var missing, empty [][2]uint64 // sequences that had no record; empty: all of these
 	err := s.Read(ctx, Query{}, func(raw Raw) error {
 		m, err := decode(raw)
 		if err != nil {
@@ -64,23 +65,24 @@ func VerifyLog(ctx context.Context, s Store) (*Report, error) {
 			r.problem("message %d goes back from sequence %d to %d", m.Seq(), before.Pos, m.Pos)
 		}
 		missing = append(missing, m.Missing...)
+		empty = append(append(empty, m.Missing...), m.Probes...)
 		for _, e := range m.Header.Records {
 			seen = append(seen, e.Seq)
 			r.Records++
 		}
 		if l := m.Loss; l != nil {
 			seen = slices.DeleteFunc(seen, func(seq uint64) bool { return seq >= l.From })
-			missing = nil
+			missing, empty = nil, nil
 			r.Known = append(r.Known, fmt.Sprintf("message %d: the store had lost its records from sequence %d to %d; they are in the audit log only", m.Seq(), l.From, l.To))
 			before.Pos = min(before.Pos, m.Pos)
 		}
 		if m.Pos > before.Pos {
-			covered(r, m.Seq(), before.Pos+1, m.Pos, seen, missing)
+			covered(r, m.Seq(), before.Pos+1, m.Pos, seen, empty)
 			for _, gap := range missing {
 				r.problem("message %d: the records with the sequences %d to %d were not in the store when it was read", m.Seq(), gap[0], gap[1])
 			}
 			seen = slices.DeleteFunc(seen, func(seq uint64) bool { return seq <= m.Pos })
-			missing = nil
+			missing, empty = nil, nil
 		}
 		before = Message{Raw: Raw{Seq: m.Seq()}, Header: Header{Pos: m.Pos}, digest: m.digest}
 		return nil
@@ -92,9 +94,11 @@ func VerifyLog(ctx context.Context, s Store) (*Report, error) {
 // Seq is the message's sequence in the audit log.
 func (m *Message) Seq() uint64 { return m.Raw.Seq }
 
-// covered checks that every sequence from from to to was seen once.
+// covered checks that every sequence from from to to was seen once, or is among
+// those that had no record.
 func covered(r *Report, message, from, to uint64, seen []uint64, missing [][2]uint64) {
 	slices.Sort(seen)
+	slices.SortFunc(missing, func(a, b [2]uint64) int { return cmp.Compare(a[0], b[0]) })
 	next := from
 	step := func(first, last uint64) {
 		switch {

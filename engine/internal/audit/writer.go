@@ -20,6 +20,7 @@ import (
 const (
 	groupBytes = 4 << 20   // of records: a group under load
 	partBytes  = 256 << 10 // of records of one message, unless one alone is larger
+	manyProbes = 720       // without a record between them, which is an hour of nothing
 )
 
 // Source is what the writer reads: LOG. A journal.Journal is one.
@@ -179,6 +180,7 @@ type group struct {
 	entries []taken
 	size    int
 	missing [][2]uint64
+	probes  [][2]uint64
 	broken  bool // the session is over
 }
 
@@ -200,6 +202,10 @@ func (g *group) take(ctx context.Context, e journal.Entry) error {
 		g.w.o.Log.Error("records are missing in the store", "from", g.next, "to", e.Seq-1)
 	}
 	g.next = e.Seq + 1
+	if journal.IsProbe(e) {
+		g.probed(e.Seq)
+		return nil
+	}
 	t := taken{Entry: e, hash: sha256.Sum256(e.Data)}
 	var err error
 	if t.vp, t.key, err = split(e.Subject); err != nil {
@@ -229,6 +235,29 @@ func (g *group) take(ctx context.Context, e journal.Entry) error {
 	return nil
 }
 
+// probed notes that LOG has a probe at a sequence.
+func (g *group) probed(seq uint64) {
+	if n := len(g.probes); n > 0 && g.probes[n-1][1] == seq-1 {
+		g.probes[n-1][1] = seq
+		return
+	}
+	g.probes = append(g.probes, [2]uint64{seq, seq})
+}
+
+// idle reports whether there is nothing to store but that nothing has happened,
+// which is done now and then: probes can be removed when the audit log has
+// passed them.
+func (g *group) idle() bool {
+	if len(g.entries) > 0 {
+		return false
+	}
+	n := uint64(0)
+	for _, p := range g.probes {
+		n += p[1] - p[0] + 1
+	}
+	return n < manyProbes
+}
+
 // flush stores what was read.
 func (g *group) flush(ctx context.Context) error {
 	g.turn <- struct{}{}
@@ -238,7 +267,7 @@ func (g *group) flush(ctx context.Context) error {
 
 // store stores what was read as one group. It is the caller's turn.
 func (g *group) store(ctx context.Context) error {
-	if len(g.entries) == 0 || g.broken || g.next <= g.at.to { // of a torn group all that is missing goes at once
+	if g.idle() || g.broken || g.next <= g.at.to { // of a torn group all that is missing goes at once
 		return nil
 	}
 	msgs, digest, err := g.encode()
@@ -251,7 +280,7 @@ func (g *group) store(ctx context.Context) error {
 	}
 	g.at = place{seq: g.at.seq + uint64(len(msgs)), digest: digest, pos: g.next - 1}
 	clear(g.entries)
-	g.entries, g.size, g.missing = g.entries[:0], 0, nil
+	g.entries, g.size, g.missing, g.probes = g.entries[:0], 0, nil, nil
 	g.w.confirmed.Store(g.at.pos)
 	return nil
 }
@@ -269,14 +298,20 @@ func (g *group) encode() ([]Out, string, error) {
 		parts = append(parts, rest[:n])
 		rest = rest[n:]
 	}
+	if len(parts) == 0 {
+		parts = append(parts, nil)
+	}
 	now := g.w.o.Now()
 	h := Header{Format: FormatVersion, Kind: KindLog, Writer: g.w.o.Instance, At: now.UnixMilli(), Prev: g.at.digest,
 		From: g.at.pos + 1, To: g.next - 1, Parts: len(parts)}
 	msgs := make([]Out, len(parts))
 	for i, part := range parts {
-		h.Part, h.VP, h.Pos, h.Open, h.Missing = i+1, part[0].vp, g.at.pos, true, nil
+		h.Part, h.VP, h.Pos, h.Open, h.Missing, h.Probes = i+1, epochVP, g.at.pos, true, nil, nil
+		if len(part) > 0 {
+			h.VP = part[0].vp
+		}
 		if i == 0 {
-			h.Missing = g.missing
+			h.Missing, h.Probes = g.missing, g.probes
 		}
 		if i == len(parts)-1 {
 			h.Pos, h.Open = h.To, false

@@ -21,9 +21,8 @@ var ErrFrozen = errors.New("a stream of the store takes nothing more")
 const (
 	probeEvery   = 5 * time.Second
 	probeWait    = 2 * time.Second
-	probesToTell = 2  // failures in a row until it is told: one may be a slow disk
-	probesToEnd  = 4  // and until the embedded server is given up
-	probesKept   = 60 // of a stream that takes many, before they are removed
+	probesToTell = 2 // failures in a row until it is told: one may be a slow disk
+	probesToEnd  = 4 // and until the embedded server is given up
 )
 
 // Frozen is what Watch tells of a stream: Err is nil when it takes writes again.
@@ -48,8 +47,7 @@ func (b *Broker) Watch(ctx context.Context, tell func(Frozen)) {
 	for _, stream := range journal.Probed {
 		p := &prober{stream: stream, every: probeEvery, tell: tell, broken: b.setBroken,
 			last:  func(ctx context.Context) (uint64, error) { return lastOf(ctx, js, stream) },
-			write: func(ctx context.Context) error { return journal.Probe(ctx, js, stream) },
-			tidy:  func(ctx context.Context) error { return journal.ForgetProbes(ctx, js, stream) }}
+			write: func(ctx context.Context) error { return journal.Probe(ctx, js, stream) }}
 		if b.server != nil {
 			p.giveUp = b.lose
 		}
@@ -72,13 +70,11 @@ type prober struct {
 	every  time.Duration
 	last   func(context.Context) (uint64, error) // its last sequence
 	write  func(context.Context) error
-	tidy   func(context.Context) error // removes what probes left
 	tell   func(Frozen)
 	broken func(stream string, err error)
 	giveUp func(error) // nil when that would mend nothing
 
 	seen     uint64 // last sequence at the last look
-	written  int    // probes since the last tidying
 	failures int    // in a row
 }
 
@@ -139,11 +135,6 @@ func (p *prober) probe(ctx context.Context) error {
 		return err
 	}
 	p.seen++
-	if p.written++; p.written >= probesKept {
-		if err := p.tidy(limited); err == nil {
-			p.written = 0
-		} // else at the next look: they are small
-	}
 	return nil
 }
 

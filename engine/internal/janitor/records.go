@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-cd/penstock/engine/internal/audit"
+	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/events"
 )
 
@@ -36,6 +37,8 @@ const (
 // removed that the audit log does not have. Of what does not end, such as
 // environments, the older records go from time to time. Much later, when
 // nobody can begin it again, the last record of what has ended goes too.
+//
+// The probes of LOG go when the audit log has passed them.
 //
 // What the relay has not carried out yet stays, whatever its age. Removing is
 // repeated without harm: the mark is stored after it.
@@ -63,8 +66,8 @@ type position struct {
 
 // Sweep removes what may go, as much as a sweep may. more says that there is more.
 func (r *Records) Sweep(ctx context.Context) (more bool, err error) {
-	if r.Keep < 0 {
-		return false, nil
+	if err := r.probes(ctx); err != nil || r.Keep < 0 {
+		return false, err
 	}
 	now := time.Now
 	if r.Now != nil {
@@ -109,6 +112,15 @@ func (r *Records) Sweep(ctx context.Context) (more bool, err error) {
 		return true, nil
 	}
 	return false, err
+}
+
+// probes removes the probes that the audit log has passed.
+func (r *Records) probes(ctx context.Context) error {
+	pos, err := audit.Position(ctx, r.Audit)
+	if err != nil {
+		return err
+	}
+	return journal.ForgetProbes(ctx, r.Log, pos)
 }
 
 // errLater ends a sweep.

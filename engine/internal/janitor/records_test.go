@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -91,8 +92,8 @@ func (a *archive) run(id string, records int, done bool) {
 	work.Wait()
 }
 
-// write brings LOG into the audit log.
-func (a *archive) write() {
+// write brings LOG into the audit log, all but so many probes at its end.
+func (a *archive) write(probes ...uint64) {
 	a.Helper()
 	last, err := a.log.Last(a.Context(), ">")
 	if err != nil {
@@ -102,8 +103,10 @@ func (a *archive) write() {
 	ctx, stop := context.WithCancel(a.Context())
 	var work sync.WaitGroup
 	work.Go(func() { w.Run(ctx) })
-	for w.Confirmed() < last.Seq {
-		time.Sleep(5 * time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); w.Confirmed() < last.Seq-slices.Max(append(probes, 0)); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			a.Fatalf("the audit log stays at %d of %d", w.Confirmed(), last.Seq)
+		}
 	}
 	stop()
 	work.Wait()
@@ -244,6 +247,51 @@ func TestNothingIsRemovedThatIsNotInTheAuditLog(t *testing.T) {
 		}
 		stop()
 		work.Wait()
+	}
+}
+
+func (a *archive) probe(n int) {
+	a.Helper()
+	for range n {
+		if err := journal.Probe(a.Context(), a.js, events.StreamLog); err != nil {
+			a.Fatal(err)
+		}
+	}
+}
+
+// Where nothing is recorded LOG is probed. That is no loss of records, and does
+// not pile up.
+func TestProbesAreNoGapInTheAuditLogAndAreRemovedBehindIt(t *testing.T) {
+	a := newArchive(t)
+	size := func() uint64 {
+		t.Helper()
+		s, err := a.js.Stream(t.Context(), events.StreamLog)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.CachedInfo().State.Msgs
+	}
+	a.run("one", 2, false)
+	a.probe(3)
+	a.run("two", 2, false)
+	a.probe(2)
+	records := size() - 5
+	a.write(2)
+	a.tidy()
+	if left := size() - records; left < 1 || left > 2 {
+		t.Errorf("%d probes are left; want those behind the last record, or the last one", left)
+	}
+	a.probe(1000)
+	a.write(719)
+	a.tidy()
+	if left := size() - records; left < 1 || left > 719 {
+		t.Errorf("%d probes are left of 1000 with no record among them; want those of an hour at most", left)
+	}
+	a.run("three", 2, false)
+	a.write(0)
+	report, err := audit.VerifyLog(t.Context(), a.store)
+	if err != nil || len(report.Problems) > 0 {
+		t.Errorf("the audit log does not verify: %v %v", report.Problems, err)
 	}
 }
 

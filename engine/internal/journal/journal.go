@@ -112,8 +112,9 @@ type Journal interface {
 	LastPerSubject(ctx context.Context, filters []string, fn func(Entry) error) error
 
 	// From calls fn with every record from sequence seq on (0 and 1 are the
-	// beginning), up to the last one that was stored when From was called. It
-	// gives ErrLost when the stream ends before seq-1.
+	// beginning), up to the last one that was stored when From was called, and
+	// with the probes among them. It gives ErrLost when the stream ends before
+	// seq-1.
 	From(ctx context.Context, seq uint64, fn func(Entry) error) error
 
 	// Select calls fn with the records from sequence seq on whose subject

@@ -13,8 +13,9 @@ import (
 
 // A stream can take nothing more and still answer every question about itself:
 // after an error of the disk, or when its replicas do not agree. Only a write
-// tells. Probe writes a message to a subject on which nothing else is; readers
-// of the journal are never given it.
+// tells. Probe writes a message to a subject on which nothing else is. Who reads
+// the log in the order of its sequences is given it, so that no sequence seems
+// to be missing (see IsProbe); who asks for records is not.
 
 const (
 	probeLog  = "penstock.own.probe"
@@ -39,23 +40,31 @@ func Probe(ctx context.Context, js jetstream.JetStream, stream string) error {
 	return err
 }
 
-// ForgetProbes removes all probes but the last one, which keeps the stream's
-// last sequence from going back.
-func ForgetProbes(ctx context.Context, js jetstream.JetStream, stream string) error {
-	if stream != events.StreamLog { // of the others only the last one is kept anyway
+// IsProbe reports whether a message of the log is a probe, and no record.
+func IsProbe(e Entry) bool { return e.Subject == probeLog || e.Subject == probeCkpt }
+
+// ForgetProbes removes the probes of LOG up to a sequence, all of which the
+// audit log has passed. The very last message of the stream stays: it says
+// where LOG ends. Of the other streams only the last probe is kept anyway.
+func ForgetProbes(ctx context.Context, js jetstream.JetStream, upTo uint64) error {
+	s, err := js.Stream(ctx, events.StreamLog)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", events.StreamLog, err)
+	}
+	upTo = min(upTo+1, s.CachedInfo().State.LastSeq)
+	if upTo == 0 {
 		return nil
 	}
-	s, err := js.Stream(ctx, stream)
-	if err != nil {
-		return err
+	if err := s.Purge(ctx, jetstream.WithPurgeSubject(probeLog), jetstream.WithPurgeSequence(upTo)); err != nil {
+		return fmt.Errorf("stream %s: remove the probes below %d: %w", events.StreamLog, upTo, err)
 	}
-	return s.Purge(ctx, jetstream.WithPurgeSubject(probeLog), jetstream.WithPurgeKeep(1))
+	return nil
 }
 
 // records is fn without the probes.
 func records(fn func(Entry) error) func(Entry) error {
 	return func(e Entry) error {
-		if e.Subject == probeLog || e.Subject == probeCkpt {
+		if IsProbe(e) {
 			return nil
 		}
 		return fn(e)

@@ -362,11 +362,11 @@ func (l *Log) From(ctx context.Context, seq uint64, fn func(Entry) error) error 
 	if err := endsBefore(events.StreamLog, s.CachedInfo().State.LastSeq, seq); err != nil {
 		return err
 	}
-	return (&reader{l: l, stream: events.StreamLog, next: seq, fn: records(fn)}).until(ctx)
+	return (&reader{l: l, stream: events.StreamLog, next: seq, fn: fn}).until(ctx)
 }
 
 // Tail implements Journal.
 func (l *Log) Tail(ctx context.Context, seq uint64, fn func(Entry) error) error {
-	r := &reader{l: l, stream: events.StreamLog, next: seq, fn: records(fn), patient: true}
+	r := &reader{l: l, stream: events.StreamLog, next: seq, fn: fn, patient: true}
 	return unwrapFinal(r.read(ctx))
 }
