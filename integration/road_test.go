@@ -281,6 +281,7 @@ type client struct {
 	git       *bus.Conn
 	source    string // what git publishes as
 	patient   bool   // repeats what failed within the engine
+	unclear   bool   // a worker may be lost in the midst of a task that is not repeated
 	mu        sync.Mutex
 	promised  []string // ids of inputs that were acknowledged, "run: id"
 	driven    []string // runs that were approved
@@ -440,7 +441,14 @@ func (c *client) drive(name string) (run, held string) {
 	c.publish(name)
 	run = c.started(name)
 	c.note(run, "start")
-	content := c.asked(run)
+	v := c.until(run, "waiting for approval", func(v events.RunView) bool { return approval(v) != nil || c.unclear && v.State == "unclear" })
+	if approval(v) == nil { // its worker was lost in the midst of what it did
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.driven = append(c.driven, run)
+		return run, ""
+	}
+	content := approval(v).Content
 	c.promise(c.marta, events.VerbDecide, run, "marta:m-"+name, events.Decide{ID: "m-" + name, Run: run, Decision: events.Approve, Content: content})
 	var view events.RunView
 	c.must(c.li, events.VerbStart, events.StartRun{ID: "h-" + name, Workflow: "hold"}, &view)
