@@ -42,7 +42,7 @@ func benchTakeover(ctx context.Context, o BenchOptions, dir string) (results []B
 	defer func() { err = errors.Join(err, s.Stop()) }()
 	runs := min(o.Runs, takeoverRuns)
 	o.Progress(fmt.Sprintf("B5: %d runs that wait for an approval are stored", runs))
-	if _, _, err := fillStore(ctx, s, filepath.Join(dir, "filling"), journal.SyncAlways, runs, 0); err != nil {
+	if _, err := fillStore(ctx, s, filepath.Join(dir, "filling"), journal.SyncAlways, runs); err != nil {
 		return nil, err
 	}
 	o.Progress(fmt.Sprintf("B5: %d engines share the partitions", takeoverEngines))
