@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// watchShare is the part of a core that looking after the record takes.
+	// watchShare is the part of a core that looking after the record takes, here
+	// and in the server.
 	watchShare = 0.05
 	// watchWindow is how far back a round reads the audit log: as far as the
 	// store keeps records of what has ended, and some days.
@@ -30,7 +31,8 @@ func (e *Engine) keepAudit(ctx context.Context) {
 // its own.
 func (e *Engine) watchRecord(ctx context.Context) {
 	audit.Watch(ctx, audit.WatchOptions{
-		Verifier: &audit.Verifier{Log: e.log, Store: e.audit, Definitions: e.defs, Pace: audit.Pace(watchShare)},
+		Verifier: &audit.Verifier{Log: e.log, Store: e.audit, Definitions: e.defs},
+		Share:    watchShare,
 		Owns:     e.owner.Owns,
 		Stop:     e.stopPartition, Window: watchWindow, Log: e.o.Log,
 	})

@@ -10,7 +10,8 @@ import (
 
 // WatchOptions say what to watch.
 type WatchOptions struct {
-	Verifier *Verifier
+	Verifier *Verifier               // its Pace is set by Watch
+	Share    float64                 // the part of the time in which it works, or the store works for it
 	Owns     func(vp int) bool       // partitions that are somebody else's are left to them
 	Stop     func(vp int, err error) // told of a partition whose record is not what it was
 	Window   time.Duration           // how far back the audit log is read
@@ -23,30 +24,39 @@ const (
 )
 
 // Watch verifies the partitions that are owned, one after the other and again
-// and again, until ctx ends.
+// and again, until ctx ends. Where a partition is read for long, because the
+// store has much in others too, the next one is waited for all the longer.
 func Watch(ctx context.Context, o WatchOptions) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	pace := &pace{share: o.Share}
+	o.Verifier.Pace = pace.keep
 	told := map[string]bool{} // an alarm is told once
 	for wait := watchAfter; ; wait = betweenParts {
 		for vp := range events.Partitions {
 			if !o.Owns(vp) {
 				continue
 			}
-			select {
-			case <-time.After(wait):
-			case <-ctx.Done():
+			if !rest(ctx, wait) {
 				return
 			}
-			wait = betweenParts
+			pace.begin()
 			o.look(ctx, vp, told)
+			wait = max(betweenParts, pace.owed())
 		}
-		select { // it may own nothing at all
-		case <-time.After(wait):
-		case <-ctx.Done():
+		if !rest(ctx, wait) { // it may own nothing at all
 			return
 		}
+	}
+}
+
+func rest(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -70,26 +80,44 @@ func (o *WatchOptions) look(ctx context.Context, vp int, told map[string]bool) {
 	}
 }
 
-// Pace gives a function to be called between pieces of work: it waits as long
-// as keeps the work to a share of the time.
-func Pace(share float64) func(ctx context.Context) error {
+// pace keeps a work to a share of the time.
+type pace struct {
+	share  float64
+	began  time.Time
+	rested time.Duration // since then
+	last   time.Time
+	worked time.Duration // since the latest rest
+}
+
+// begin begins a piece of work.
+func (p *pace) begin() { p.began, p.rested, p.last, p.worked = time.Now(), 0, time.Now(), 0 }
+
+// keep is called within a piece of work, and rests now and then. It counts the
+// work that is done here: a longer time between two calls was waited for others,
+// whose work owed counts, when nobody waits for more of it.
+func (p *pace) keep(ctx context.Context) error {
 	const enough = 10 * time.Millisecond
-	last, worked := time.Now(), time.Duration(0)
-	return func(ctx context.Context) error {
-		now := time.Now()
-		// A call after a long time begins something new.
-		worked, last = worked+min(now.Sub(last), enough), now
-		if worked < enough {
-			return ctx.Err()
-		}
-		rest := time.Duration(float64(worked) * (1/share - 1))
-		worked = 0
-		select {
-		case <-time.After(rest):
-			last = time.Now()
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	now := time.Now()
+	p.worked, p.last = p.worked+min(now.Sub(p.last), enough), now
+	if p.worked < enough {
+		return ctx.Err()
 	}
+	d := p.over(p.worked)
+	p.worked = 0
+	if !rest(ctx, d) {
+		return ctx.Err()
+	}
+	p.last = time.Now()
+	p.rested += p.last.Sub(now)
+	return nil
+}
+
+// over is how long to rest for some work.
+func (p *pace) over(worked time.Duration) time.Duration {
+	return time.Duration(float64(worked) * (1/p.share - 1))
+}
+
+// owed is how long to rest after the piece of work.
+func (p *pace) owed() time.Duration {
+	return p.over(time.Since(p.began)-p.rested) - p.rested
 }
