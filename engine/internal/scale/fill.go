@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -93,7 +93,7 @@ func Fill(ctx context.Context, j journal.Journal, n, size int) (Filled, error) {
 type filling struct {
 	j        journal.Journal
 	d        run.Definitions
-	note     string
+	note     int // length of the note of each run
 	state    int
 	started  int64
 	turns    chan struct{} // bounds what is on its way
@@ -118,7 +118,7 @@ func newFilling(j journal.Journal, size int) (*filling, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.note = strings.Repeat("x", max(0, len(f.note)+size-len(r.State)))
+		f.note = max(0, f.note+size-len(r.State))
 	}
 	r, err := f.record(0)
 	if err != nil {
@@ -128,10 +128,21 @@ func newFilling(j journal.Journal, size int) (*filling, error) {
 	return f, nil
 }
 
+// note is a text that a store cannot compress, another one for each number.
+func note(number, length int) string {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+	text := make([]byte, length)
+	random := rand.NewPCG(uint64(number), 0)
+	for i := range text {
+		text[i] = letters[random.Uint64()%uint64(len(letters))]
+	}
+	return string(text)
+}
+
 // record makes the record with which the run of a number begins to wait.
 func (f *filling) record(number int) (*record.Record, error) {
 	id := record.Derive("bench", "waits", number)
-	in := record.Input{ID: id, Kind: record.InStart, By: "bench", Admin: true, Start: &record.Start{Run: id, Workflow: "waits", Inputs: record.Values{"note": f.note}}}
+	in := record.Input{ID: id, Kind: record.InStart, By: "bench", Admin: true, Start: &record.Start{Run: id, Workflow: "waits", Inputs: record.Values{"note": note(number, f.note)}}}
 	at := f.started + int64(number)/50
 	t := run.Step(f.d, nil, 1, in, at)
 	if !t.Record || t.State.Status() != run.StatusWaiting {
