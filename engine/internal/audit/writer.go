@@ -63,19 +63,26 @@ func NewWriter(o Options) *Writer {
 // as far as this writer knows.
 func (w *Writer) Confirmed() uint64 { return w.confirmed.Load() }
 
+// first is how long Run waits when it went well until then.
+const first = 100 * time.Millisecond
+
 // Run writes until ctx ends. It stands off and begins anew, from what the log
 // itself says, whenever anything is amiss.
 func (w *Writer) Run(ctx context.Context) {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+	for wait := first; ; wait = min(2*wait, 10*time.Second) {
 		before := w.Confirmed()
 		err := w.session(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if w.Confirmed() > before {
-			wait = 100 * time.Millisecond
+			wait = first
 		}
-		w.o.Log.Warn("the audit log is not written for a moment; it goes on from where it stands", "error", err)
+		level := slog.LevelWarn
+		if wait == first && errors.Is(err, ErrBehind) { // somebody has noted something
+			level = slog.LevelDebug
+		}
+		w.o.Log.Log(ctx, level, "the audit log is not written for a moment; it goes on from where it stands", "error", err)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
