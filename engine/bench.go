@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -172,14 +173,19 @@ type benchPair struct {
 func benchSync(ctx context.Context, o BenchOptions, r *BenchReport, sync string, ids []string) (err error) {
 	p := &benchPair{o: o}
 	defer func() { err = errors.Join(err, p.close()) }()
-	if p.penstock, err = startBenchEngine(ctx, o, filepath.Join(o.Dir, "penstock-"+sync), sync); err != nil {
-		return err
-	}
-	shape, err := p.penstock.shape(ctx)
+	var shape *bench.Shape
+	onSide(ctx, penstockSide, func(ctx context.Context) {
+		if p.penstock, err = startBenchEngine(ctx, o, filepath.Join(o.Dir, "penstock-"+sync), sync); err == nil {
+			shape, err = p.penstock.shape(ctx)
+		}
+	})
 	if err != nil {
 		return err
 	}
-	if p.floor, err = bench.NewFloor(ctx, filepath.Join(o.Dir, "floor-"+sync), sync, BenchKind, shape, o.Log); err != nil {
+	onSide(ctx, floorSide, func(ctx context.Context) {
+		p.floor, err = bench.NewFloor(ctx, filepath.Join(o.Dir, "floor-"+sync), sync, BenchKind, shape, o.Log)
+	})
+	if err != nil {
 		return err
 	}
 	p.runners = [2]*bench.Runner{bench.NewRunner(p.penstock), bench.NewRunner(p.floor)}
@@ -201,6 +207,21 @@ func benchSync(ctx context.Context, o BenchOptions, r *BenchReport, sync string,
 	return nil
 }
 
+// The sides, in the order of benchPair.runners.
+const (
+	penstockSide = iota
+	floorSide
+)
+
+// sideNames are the sides' names, for people and as labels in profiles.
+var sideNames = [2]string{"penstock", "floor"}
+
+// onSide has all that do does, and the goroutines that it begins, stand in a
+// profile under the label side.
+func onSide(ctx context.Context, side int, do func(ctx context.Context)) {
+	pprof.Do(ctx, pprof.Labels("side", sideNames[side]), do)
+}
+
 func (p *benchPair) close() error {
 	var errs []error
 	if p.floor != nil {
@@ -217,8 +238,9 @@ func (p *benchPair) close() error {
 // serving has workers on both sides while do runs, and then compares what
 // both have stored.
 func (p *benchPair) serving(ctx context.Context, slots int, do func() error) (err error) {
-	for _, side := range []bench.Side{p.penstock, p.floor} {
-		stop, err := side.Serve(slots)
+	for i, side := range []bench.Side{p.penstock, p.floor} {
+		var stop func() error
+		onSide(ctx, i, func(context.Context) { stop, err = side.Serve(slots) })
 		if err != nil {
 			return err
 		}
@@ -227,9 +249,9 @@ func (p *benchPair) serving(ctx context.Context, slots int, do func() error) (er
 	if err := do(); err != nil {
 		return err
 	}
-	for i, name := range []string{"penstock", "the floor"} {
-		if err := p.runners[i].Check(ctx, p.perRun); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+	for i, runner := range p.runners {
+		if err := runner.Check(ctx, p.perRun); err != nil {
+			return fmt.Errorf("%s: %w", sideNames[i], err)
 		}
 	}
 	return nil
@@ -244,7 +266,9 @@ func (p *benchPair) throughput(ctx context.Context, r *BenchReport, id, what str
 			for round := range p.o.Rounds {
 				p.o.Progress(fmt.Sprintf("%s: %s, %d runs in flight, round %d of %d", id, what, n, round+1, p.o.Rounds))
 				for i, runner := range p.runners {
-					v, err := runner.Throughput(ctx, n, p.o.Span/4, p.o.Span)
+					var v bench.Rate
+					var err error
+					onSide(ctx, i, func(ctx context.Context) { v, err = runner.Throughput(ctx, n, p.o.Span/4, p.o.Span) })
 					if err != nil {
 						return err
 					}
@@ -278,7 +302,9 @@ func (p *benchPair) latency(ctx context.Context, r *BenchReport) error {
 		for round := range rounds {
 			p.o.Progress(fmt.Sprintf("B3: latency of a task round trip, round %d of %d", round+1, rounds))
 			for i, runner := range p.runners {
-				took, err := runner.Latency(ctx, runs)
+				var took []time.Duration
+				var err error
+				onSide(ctx, i, func(ctx context.Context) { took, err = runner.Latency(ctx, runs) })
 				if err != nil {
 					return err
 				}
