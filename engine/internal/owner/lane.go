@@ -27,7 +27,8 @@ const maxQueue = 1000
 // maxWaiting is how many commands may be under way in all partitions together.
 const maxWaiting = 32768
 
-// job is a command to an aggregate, or a look at it.
+// job is a command to an aggregate, or a look at it. reply and look are called
+// once; they must not block.
 type job struct {
 	in    record.Input
 	reply func(events.Answer)
@@ -44,7 +45,8 @@ func (j *job) refuse(err error) {
 }
 
 // lane is the queue of one aggregate. Its queue and running are guarded by
-// the partition's mu; the rest belongs to the goroutine that runs it.
+// the partition's mu; the rest belongs to whoever runs it: one goroutine at a
+// time, and none while a record is on its way into the journal.
 type lane struct {
 	queue   []*job
 	running bool
@@ -59,61 +61,112 @@ type lane struct {
 	size    int    // of the last record, in bytes
 }
 
-// submit queues a job; the error says why not.
+// submit has a job done: at once, in the caller's goroutine, where nothing has
+// to be waited for; the error says why not at all.
 func (p *partition) submit(k key, j *job) error {
+	l, ours, err := p.enqueue(k, j)
+	switch {
+	case err != nil:
+		return err
+	case ours && p.ready(l):
+		p.run(k, l)
+	case ours:
+		go p.run(k, l)
+	}
+	return nil
+}
+
+// enqueue puts a job into the queue of its lane. ours says that the lane did
+// not run, and that the caller has to run it.
+func (p *partition) enqueue(k key, j *job) (l *lane, ours bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.why != nil {
-		return p.why
+		return nil, false, p.why
 	}
 	if p.closing != nil {
-		return p.closing
+		return nil, false, p.closing
 	}
-	l := p.lanes[k]
+	l = p.lanes[k]
 	if l == nil {
 		l = &lane{subject: events.LogSubject(k.agg, k.id)}
 		p.lanes[k] = l
 	}
 	if len(l.queue) >= maxQueue {
-		return errCrowded
+		return nil, false, errCrowded
 	}
 	if p.o.waiting.Add(1) > maxWaiting {
 		p.o.waiting.Add(-1)
-		return errStorm
+		return nil, false, errStorm
 	}
 	l.queue = append(l.queue, j)
-	if !l.running {
-		l.running = true
-		p.lanesUp.Go(func() { p.run(k, l) })
+	if l.running {
+		return l, false, nil
 	}
-	return nil
+	l.running = true
+	p.lanesUp.Add(1)
+	return l, true, nil
 }
 
-// run works a lane's queue off.
+// ready reports whether nothing has to be read before a command is decided.
+func (p *partition) ready(l *lane) bool {
+	if !l.loaded {
+		return false
+	}
+	s, ok := l.state.(*run.State)
+	return !ok || s == nil || s.Catalog == p.o.o.Catalogs.Current().Digest
+}
+
+// run works a lane's queue off, up to the first record that has to be waited
+// for. When that is stored, the lane runs again.
 func (p *partition) run(k key, l *lane) {
 	for {
-		p.mu.Lock()
-		if len(l.queue) == 0 {
-			l.running, l.used = false, time.Now()
-			if idle(l.state) {
-				delete(p.lanes, k)
-				p.o.resident.gone(l)
-			} else {
-				p.o.resident.rests(p, k, l)
-			}
-			p.mu.Unlock()
+		j, why := p.next(k, l)
+		switch {
+		case j == nil:
 			return
-		}
-		j, why := l.queue[0], p.why
-		l.queue = l.queue[1:]
-		p.mu.Unlock()
-		if why != nil {
+		case why != nil:
 			j.refuse(why)
-		} else {
-			p.one(k, l, j)
+		case p.one(k, l, j):
+			return
 		}
 		p.o.waiting.Add(-1)
 	}
+}
+
+// next takes the next job from a lane's queue; nil when the lane has run.
+func (p *partition) next(k key, l *lane) (j *job, why error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over(k, l) {
+		return nil, nil
+	}
+	j, l.queue[0] = l.queue[0], nil
+	l.queue = l.queue[1:]
+	return j, p.why
+}
+
+// rest ends the running of a lane unless something waits in its queue.
+func (p *partition) rest(k key, l *lane) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.over(k, l)
+}
+
+// over is rest with mu held.
+func (p *partition) over(k key, l *lane) bool {
+	if len(l.queue) > 0 {
+		return false
+	}
+	l.queue, l.running, l.used = nil, false, time.Now()
+	if idle(l.state) {
+		delete(p.lanes, k)
+		p.o.resident.gone(l)
+	} else {
+		p.o.resident.rests(p, k, l)
+	}
+	p.lanesUp.Done()
+	return true
 }
 
 // idle reports whether nothing more is expected of an aggregate, so that its
@@ -130,8 +183,9 @@ func idle(state any) bool {
 	return false
 }
 
-// one does one job.
-func (p *partition) one(k key, l *lane, j *job) {
+// one does one job. It reports whether a record is on its way: then whoever
+// hears of that one carries on.
+func (p *partition) one(k key, l *lane, j *job) (waits bool) {
 	err := p.load(k, l)
 	switch {
 	case err != nil:
@@ -142,57 +196,42 @@ func (p *partition) one(k key, l *lane, j *job) {
 	case j.look != nil:
 		j.look(l.state, l.v, nil)
 	default:
-		j.reply(p.decide(k, l, j.in))
+		return p.decide(k, l, j)
 	}
+	return false
 }
 
-// decide lets the core decide, stores the record and carries it out.
-func (p *partition) decide(k key, l *lane, in record.Input) events.Answer {
-	for {
-		r, next, answer, err := p.step(k, l, in)
-		if poison := new(panicked); errors.As(err, &poison) && in.Kind == record.InEvent && in.Bad == "" {
-			// it must not keep the events after it from being read
-			in.Event, in.Bad = nil, err.Error()
-			continue
-		}
-		if err != nil {
-			return refused(err)
-		}
-		if r == nil {
-			if in.Kind == record.InTimer { // the deadline was taken from the heap, and another one may stand
-				if s, ok := l.state.(summarized); ok {
-					p.follow(k, s.Summary(), l.state)
-				}
-			}
-			return answer
-		}
-		stored, err := r.Encode()
-		if err != nil {
-			return events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()}
-		}
-		at, err := p.append(k, l, r, stored)
-		switch {
-		case err == nil:
-			l.state, l.v, l.head, l.size = next, r.V, at.Hash, len(stored)
-			p.stored(k, l, at.Seq, r)
-			answer.Record = r.V
-			p.o.trace("record carried out within the engine", k, r.V)
-			return answer
-		case errors.Is(err, errAgain):
-			continue
-		case errors.Is(err, journal.ErrTooLarge) && in.Attempt != nil && in.Attempt.Result != nil && in.Attempt.Result.Outputs != nil:
-			// a result that cannot be stored is a failure that can
-			in.Attempt = &record.Attempt{Task: in.Attempt.Task, Worker: in.Attempt.Worker, Result: &events.Result{Outcome: events.Failed,
-				Error: &events.TaskError{Code: "result_too_large", Message: "the result is larger than a record can be; put large things into an artifact"}}}
-			continue
-		case errors.Is(err, journal.ErrTooLarge) && in.Kind == record.InEvent && in.Bad == "":
-			// an event was acknowledged: it gets a record of why it starts nothing
-			in.Event, in.Bad = nil, fmt.Sprintf("the event, with the inputs of the runs that it would start, is too large to be recorded: %v", err)
-			continue
-		default:
-			return p.notStored(err)
-		}
+// decide lets the core decide, and has the record stored and carried out. It
+// reports whether there is one that has to be waited for; the job is answered
+// otherwise.
+func (p *partition) decide(k key, l *lane, j *job) (waits bool) {
+	r, next, answer, err := p.step(k, l, j.in)
+	if poison := new(panicked); errors.As(err, &poison) && j.in.Kind == record.InEvent && j.in.Bad == "" {
+		// it must not keep the events after it from being read
+		j.in.Event, j.in.Bad = nil, err.Error()
+		r, next, answer, err = p.step(k, l, j.in)
 	}
+	if err != nil {
+		j.reply(refused(err))
+		return false
+	}
+	if r == nil {
+		if j.in.Kind == record.InTimer { // the deadline was taken from the heap, and another one may stand
+			if s, ok := l.state.(summarized); ok {
+				p.follow(k, s.Summary(), l.state)
+			}
+		}
+		j.reply(answer)
+		return false
+	}
+	stored, err := r.Encode()
+	if err != nil {
+		j.reply(events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: err.Error()})
+		return false
+	}
+	p.append(&write{k: k, l: l, j: j, r: r, next: next, answer: answer,
+		subject: l.subject, stored: stored, hash: record.Hash(stored), v: l.v, head: l.head})
+	return true
 }
 
 // notStored is the answer when a record could not be stored.
@@ -328,47 +367,6 @@ func (o *Owner) running(d run.Definitions) map[string]record.Source {
 // kill the engine at these points.
 func (o *Owner) trace(what string, k key, v int64) {
 	o.o.Log.LogAttrs(o.ctx, slog.LevelDebug, what, slog.String("aggregate", k.agg), slog.String("id", k.id), slog.Int64("record", v))
-}
-
-// errAgain says that the aggregate was read again and the command is to be decided anew.
-var errAgain = errors.New("decide again")
-
-// append stores a record and waits for the journal's word. Where the outcome
-// is unknown it finds out. A ticket is dropped only when it is certain that
-// nothing was stored: else the relay's checkpoint could pass the record.
-func (p *partition) append(k key, l *lane, r *record.Record, stored []byte) (Mark, error) {
-	o := p.o
-	w := &write{subject: l.subject, stored: stored, hash: record.Hash(stored), v: l.v, head: l.head}
-	ticket := o.o.Relay.Begin(p.vp)
-	w.fence, _ = o.o.Journal.Fence(p.vp)
-	type outcome struct {
-		seq uint64
-		err error
-	}
-	done := make(chan outcome, 1)
-	o.trace("record goes to the journal", k, r.V)
-	o.o.Journal.Append(p.vp, w.subject, stored, func(seq uint64, err error) { done <- outcome{seq, err} })
-	out := <-done
-	switch {
-	case errors.Is(out.err, journal.ErrUnknown):
-		out.seq, out.err = p.findOut(w)
-	case errors.Is(out.err, journal.ErrFenced):
-		out.err = p.fenced()
-	}
-	if errors.Is(out.err, errUnsettled) {
-		l.loaded = false // whatever is stored is read before anything else is decided
-		ticket.Leave()
-		return Mark{}, out.err
-	}
-	if out.err != nil {
-		ticket.Drop()
-		return Mark{}, out.err
-	}
-	o.applied.Add(1)
-	o.trace("record stored", k, r.V)
-	at := Mark{out.seq, w.hash}
-	ticket.Stored(at, r)
-	return at, nil
 }
 
 // jittered is d, give or take a quarter: who waits for the same thing does

@@ -190,19 +190,25 @@ func (o *Owner) Applied() uint64 { return o.applied.Load() }
 // Do gives an aggregate a command and answers when its record is stored, or
 // nothing is to be stored. A busy answer means: nothing was decided, repeat.
 func (o *Owner) Do(ctx context.Context, agg, id string, in record.Input) events.Answer {
-	p, err := o.of(agg, id)
-	if err != nil {
-		return refused(err)
-	}
 	reply := make(chan events.Answer, 1)
-	if err := p.submit(key{agg, id}, &job{in: in, reply: func(a events.Answer) { reply <- a }}); err != nil {
-		return refused(err)
-	}
+	o.Go(agg, id, in, func(a events.Answer) { reply <- a })
 	select {
 	case a := <-reply:
 		return a
 	case <-ctx.Done():
 		return busy("no answer in time; repeat with the same id")
+	}
+}
+
+// Go is Do without waiting: reply is called once with the answer, perhaps
+// before Go returns. It must not block.
+func (o *Owner) Go(agg, id string, in record.Input, reply func(events.Answer)) {
+	p, err := o.of(agg, id)
+	if err == nil {
+		err = p.submit(key{agg, id}, &job{in: in, reply: reply})
+	}
+	if err != nil {
+		reply(refused(err))
 	}
 }
 

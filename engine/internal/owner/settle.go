@@ -11,16 +11,6 @@ import (
 	"github.com/penstock-cd/penstock/events"
 )
 
-// write is a record whose publish did not simply succeed.
-type write struct {
-	subject string
-	stored  []byte
-	hash    string
-	fence   uint64 // under which it was appended
-	v       int64  // version of the aggregate before it
-	head    string // hash of the record before it
-}
-
 // errUnsettled says that the holding ended before it could find out.
 var errUnsettled = errors.New("the outcome is unknown")
 

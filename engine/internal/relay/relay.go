@@ -49,7 +49,7 @@ type Options struct {
 // Relay implements owner.Relay.
 type Relay struct {
 	o     Options
-	queue chan *ticket
+	queue queue
 	parts [events.Partitions]atomic.Pointer[part] // those that are taken
 
 	mu    sync.Mutex
@@ -67,7 +67,7 @@ func New(o Options) *Relay {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	r := &Relay{o: o, queue: make(chan *ticket, 4096), pools: map[[2]string]bool{}, storing: make(chan struct{}, 1)}
+	r := &Relay{o: o, queue: newQueue(), pools: map[[2]string]bool{}, storing: make(chan struct{}, 1)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -135,7 +135,7 @@ func (t *ticket) Stored(at owner.Mark, rec *record.Record) {
 	}
 	p.mu.Unlock()
 	if !nothing {
-		p.relay.queue <- t
+		p.relay.queue.add(t)
 	}
 }
 
@@ -252,6 +252,36 @@ func (r *Relay) settle(ctx context.Context, parts []*part) (err error) {
 	return errors.Join(err, r.checkpoint(ctx, slices.Values(parts)))
 }
 
+// queue are the records that are to be carried out. It takes all that come:
+// whoever brings one must not wait, and how many there may be is limited where
+// commands come in.
+type queue struct {
+	mu      sync.Mutex
+	waiting []*ticket
+	wake    chan struct{}
+}
+
+func newQueue() queue { return queue{wake: make(chan struct{}, 1)} }
+
+func (q *queue) add(tickets ...*ticket) {
+	q.mu.Lock()
+	q.waiting = append(q.waiting, tickets...)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take gives all that wait.
+func (q *queue) take() []*ticket {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	tickets := q.waiting
+	q.waiting = nil
+	return tickets
+}
+
 // maxGroup is how many records are carried out at once.
 const maxGroup = 512
 
@@ -259,26 +289,17 @@ const maxGroup = 512
 // signature covers a group.
 func (r *Relay) loop() {
 	for {
-		var group []*ticket
 		select {
-		case t := <-r.queue:
-			group = append(group, t)
+		case <-r.queue.wake:
 		case <-r.ctx.Done():
 			return
 		}
-		// The records of a group are stored together and their lanes wake
-		// together: let all of them come first, since one group of many costs
-		// far less than many of a few.
+		// The records of a group are stored together: let all of them come
+		// first, since one group of many costs far less than many of a few.
 		runtime.Gosched()
-		for more := true; more && len(group) < maxGroup; {
-			select {
-			case t := <-r.queue:
-				group = append(group, t)
-			default:
-				more = false
-			}
+		for group := range slices.Chunk(r.queue.take(), maxGroup) {
+			r.publish(group)
 		}
-		r.publish(group)
 	}
 }
 

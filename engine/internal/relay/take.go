@@ -127,16 +127,5 @@ func (t *taking) begin() {
 		}
 		r.parts[vp].Store(p)
 	}
-	if len(t.undone) == 0 {
-		return
-	}
-	r.work.Go(func() {
-		for _, x := range t.undone {
-			select {
-			case r.queue <- x:
-			case <-r.ctx.Done():
-				return
-			}
-		}
-	})
+	r.queue.add(t.undone...)
 }
