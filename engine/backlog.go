@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
@@ -19,6 +20,9 @@ type backlog struct {
 	what string
 	now  func() time.Time
 
+	waiting atomic.Int64 // messages that are not stored yet
+	failing atomic.Bool  // since is set
+
 	mu    sync.Mutex
 	since time.Time // of the first failure that no success came after; zero when there is none
 	why   error
@@ -30,10 +34,12 @@ func newBacklog(what string, p journal.Publisher) *backlog {
 
 // Publish implements journal.Publisher.
 func (b *backlog) Publish(msgs ...journal.Message) {
+	b.waiting.Add(int64(len(msgs)))
 	msgs = slices.Clone(msgs) // the caller publishes its own again
 	for i := range msgs {
 		done := msgs[i].Done
 		msgs[i].Done = func(seq uint64, err error) {
+			b.waiting.Add(-1)
 			b.note(err)
 			if done != nil {
 				done(seq, err)
@@ -44,8 +50,12 @@ func (b *backlog) Publish(msgs ...journal.Message) {
 }
 
 func (b *backlog) note(err error) {
+	if err == nil && !b.failing.Load() {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.failing.Store(err != nil)
 	switch {
 	case err == nil:
 		b.since, b.why = time.Time{}, nil

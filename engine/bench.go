@@ -269,8 +269,11 @@ func (p *benchPair) throughput(ctx context.Context, r *BenchReport, id, what str
 					var v bench.Rate
 					var err error
 					onSide(ctx, i, func(ctx context.Context) { v, err = runner.Throughput(ctx, n, p.o.Span/4, p.o.Span) })
+					if err == nil { // the other side is not to store what this one has left
+						err = runner.Check(ctx, p.perRun)
+					}
 					if err != nil {
-						return err
+						return fmt.Errorf("%s: %w", sideNames[i], err)
 					}
 					got[i] = append(got[i], v.PerSecond)
 					cpu[i] = append(cpu[i], float64(v.CPU.Nanoseconds())/1000)
@@ -496,6 +499,11 @@ func (b *benchEngine) Serve(slots int) (stop func() error, err error) {
 		conn.Close()
 		return errors.Join(failed, b.e.broker.RevokePrincipal(bus.KindWorker, name))
 	}, nil
+}
+
+// Behind implements bench.Side.
+func (b *benchEngine) Behind() int64 {
+	return b.e.tasks.waiting.Load() + b.e.out.waiting.Load()
 }
 
 // Stored implements bench.Side.

@@ -31,6 +31,9 @@ type Side interface {
 	Watch(told func(Event))
 	// Serve does tasks, as many at a time as slots, until stop is called.
 	Serve(slots int) (stop func() error, err error)
+	// Behind is how many messages were made by what is stored, and are not
+	// stored themselves.
+	Behind() int64
 	// Stored counts what has been stored since the side was made.
 	Stored(ctx context.Context) (Counts, error)
 }
@@ -55,6 +58,12 @@ func (c Counts) Times(runs uint64) Counts {
 	return Counts{runs * c.Records, runs * c.Tasks, runs * c.Events}
 }
 
+// allowed is how many messages for each run in flight a side may be behind, and
+// still begin new runs: about as many as a round trip makes. A side that put
+// off what nobody waits for would measure only half of its work, and the side
+// that comes next would pay for the other half.
+const allowed = 5
+
 // patience is how long the runs in flight may take to end.
 const patience = 2 * time.Minute
 
@@ -67,6 +76,7 @@ type Runner struct {
 	mu      sync.Mutex
 	open    map[string]time.Time // when the last thing happened to the run
 	flying  int
+	owed    int  // runs that begin as soon as the side is less far behind
 	going   bool // a run that ends is followed by the next
 	keep    bool // note how long trips take
 	took    []time.Duration
@@ -108,16 +118,32 @@ func (r *Runner) told(e Event) {
 		return
 	}
 	delete(r.open, e.Run)
-	next := r.going
-	if !next {
+	if r.going {
+		r.owed++
+	} else {
 		r.flying--
 	}
 	r.mu.Unlock()
-	if next {
-		go r.start(context.Background())
-		return
-	}
+	r.follow()
 	r.signal()
+}
+
+// follow begins the runs that are owed, unless the side is too far behind.
+func (r *Runner) follow() {
+	behind := r.side.Behind()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case !r.going:
+		r.flying -= r.owed
+	case behind > int64(allowed*r.flying):
+		return
+	default:
+		for range r.owed {
+			go r.start(context.Background())
+		}
+	}
+	r.owed = 0
 }
 
 func (r *Runner) signal() {
@@ -161,6 +187,7 @@ func (r *Runner) Throughput(ctx context.Context, inFlight int, warm, span time.D
 	for range inFlight {
 		go r.start(ctx)
 	}
+	following := r.keepFollowing()
 	err = r.reached(ctx, warm, cold+int64(inFlight))
 	before, began, cpu := r.trips.Load(), time.Now(), cpuTime()
 	if err == nil {
@@ -172,7 +199,25 @@ func (r *Runner) Throughput(ctx context.Context, inFlight int, warm, span time.D
 	r.mu.Lock()
 	r.going = false
 	r.mu.Unlock()
+	following()
 	return rate, errors.Join(err, r.ended(ctx))
+}
+
+// keepFollowing begins runs that are owed also while nothing happens to others,
+// until end is called.
+func (r *Runner) keepFollowing() (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() {
+		for wait(ctx, time.Millisecond) == nil {
+			r.follow()
+		}
+	})
+	return func() {
+		cancel()
+		work.Wait()
+		r.follow()
+	}
 }
 
 // reached waits for d, and then until so many round trips were made.

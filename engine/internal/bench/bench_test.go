@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +19,10 @@ type fake struct {
 	runs  atomic.Uint64
 	extra uint64
 	fails bool
+	empty uint64 // so many runs end without a task
+	ended atomic.Uint64
+	held  atomic.Int64 // how many messages it is behind
+	asked atomic.Uint64
 }
 
 func (f *fake) Watch(told func(bench.Event)) { f.told = told }
@@ -26,8 +31,14 @@ func (f *fake) Start(context.Context) error {
 	if f.fails {
 		return errors.New("it does not start")
 	}
-	id := fmt.Sprint(f.runs.Add(1))
+	n := f.runs.Add(1)
+	id := fmt.Sprint(n)
 	go func() {
+		defer f.ended.Add(1)
+		if n <= f.empty {
+			f.told(bench.Event{Run: id, Last: true})
+			return
+		}
 		for task := range bench.Tasks + 1 {
 			f.told(bench.Event{Run: id, Task: task, Last: task == bench.Tasks})
 		}
@@ -36,6 +47,11 @@ func (f *fake) Start(context.Context) error {
 }
 
 func (f *fake) Serve(int) (func() error, error) { return func() error { return nil }, nil }
+
+func (f *fake) Behind() int64 {
+	f.asked.Add(1)
+	return f.held.Load()
+}
 
 var perRun = bench.Counts{Records: 6, Tasks: 5, Events: 18}
 
@@ -57,6 +73,37 @@ func TestThroughputCountsTripsAndEndsAllRuns(t *testing.T) {
 	}
 	if err := r.Check(t.Context(), perRun); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestASideThatIsFarBehindBeginsNoMoreRunsUntilItIsNot(t *testing.T) {
+	f := &fake{empty: 7} // so that it goes on until others have begun
+	f.held.Store(1_000_000)
+	done := make(chan error, 1)
+	go func() {
+		_, err := bench.NewRunner(f).Throughput(t.Context(), 7, 0, time.Millisecond)
+		done <- err
+	}()
+	until(t, func() bool { return f.ended.Load() == 7 })
+	asked := f.asked.Load()
+	until(t, func() bool { return f.asked.Load() >= asked+2 })
+	if n := f.runs.Load(); n != 7 {
+		t.Errorf("%d runs were begun, and 7 were in flight", n)
+	}
+	f.held.Store(0)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := f.runs.Load(); n <= 7 {
+		t.Errorf("%d runs were begun when it was not behind any more", n)
+	}
+}
+
+// until waits for ok.
+func until(t *testing.T, ok func() bool) {
+	t.Helper()
+	for t.Context().Err() == nil && !ok() {
+		runtime.Gosched()
 	}
 }
 

@@ -37,10 +37,11 @@ type Floor struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	next  atomic.Uint64
-	mu    sync.Mutex
-	runs  map[string]*floorRun
-	moved map[int]uint64 // by partition, since its last checkpoint
+	behind atomic.Int64 // messages that are published and not stored
+	next   atomic.Uint64
+	mu     sync.Mutex
+	runs   map[string]*floorRun
+	moved  map[int]uint64 // by partition, since its last checkpoint
 }
 
 type floorRun struct {
@@ -181,10 +182,12 @@ func (f *Floor) publish(r *floorRun, p journal.Publisher, list []journal.Message
 	if len(list) == 0 {
 		return
 	}
+	f.behind.Add(int64(len(list)))
 	msgs := make([]journal.Message, len(list))
 	for i, m := range list {
 		m.Data = f.shape.as(r.id, m.Data)
 		m.Done = func(_ uint64, err error) {
+			f.behind.Add(-1)
 			if err != nil {
 				f.told(Event{Err: err})
 			}
@@ -243,6 +246,9 @@ func (f *Floor) checkpoints(ctx context.Context) {
 	}
 }
 
+// Behind implements Side.
+func (f *Floor) Behind() int64 { return f.behind.Load() }
+
 // Stored implements Side.
 func (f *Floor) Stored(ctx context.Context) (Counts, error) { return Since(ctx, f.b, f.base) }
 
@@ -253,11 +259,18 @@ func Since(ctx context.Context, b *broker.Broker, base Counts) (Counts, error) {
 }
 
 func stored(ctx context.Context, b *broker.Broker) (c Counts, err error) {
+	js, err := jetstream.New(b.Engine)
+	if err != nil {
+		return c, err
+	}
+	if c.Records, err = journal.Count(ctx, js); err != nil {
+		return c, err
+	}
 	for _, s := range []struct {
 		nc     *nats.Conn
 		stream string
 		n      *uint64
-	}{{b.Engine, events.StreamLog, &c.Records}, {b.Work, events.StreamTasks, &c.Tasks}, {b.Notify, events.StreamOut, &c.Events}} {
+	}{{b.Work, events.StreamTasks, &c.Tasks}, {b.Notify, events.StreamOut, &c.Events}} {
 		js, err := jetstream.New(s.nc)
 		if err != nil {
 			return c, err
