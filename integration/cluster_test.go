@@ -318,7 +318,10 @@ func (c *cluster) reckon(p *client) {
 	c.t.Helper()
 	unclear := 0
 	for _, run := range p.driven {
-		v := p.untilDone(run)
+		v := p.until(run, "done", func(v events.RunView) bool {
+			p.free(v)
+			return v.Status == "done"
+		})
 		p.audit(run)
 		c.mu.Lock()
 		build, ship := c.effects[run+"/build"], c.effects[run+"/ship"]

@@ -378,9 +378,46 @@ func (c *client) until(run, what string, is func(events.RunView) bool) events.Ru
 			c.t.Fatal(c.t.Context().Err())
 		}
 	}
-	p, _ := json.MarshalIndent(v, "", "  ")
-	c.t.Fatalf("run %s: never %s; it is %s", run, what, p)
+	c.t.Fatalf("run %s: never %s; it is %s", run, what, c.told(v, 3))
 	return v
+}
+
+// free gives an environment back that a run has kept beyond its end, since its
+// worker was lost in the midst of a task and nobody knows what it left there.
+func (c *client) free(v events.RunView) {
+	for _, w := range v.Waiting {
+		if w.Holder == "" || w.Environment == "" || c.get(w.Holder).State != "unclear" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+		_, err := c.askIn(ctx, c.admin, events.VerbEnvFree, events.FreeEnvironment{ID: w.Holder, Environment: w.Environment, Reason: "looked at"}, nil)
+		cancel()
+		if err != nil { // somebody else has it by now
+			c.t.Logf("environment %s is not freed of run %s: %v", w.Environment, w.Holder, err)
+		}
+	}
+}
+
+// told is a run as it is, and those that it waits for, so many deep.
+func (c *client) told(v events.RunView, deep int) string {
+	p, _ := json.MarshalIndent(v, "", "  ") // it was read from JSON
+	text := string(p)
+	for _, w := range v.Waiting {
+		if w.Holder == "" || deep == 0 {
+			continue
+		}
+		text += "\nwhich waits for " + c.told(c.get(w.Holder), deep-1)
+		for _, e := range c.environments() {
+			text += fmt.Sprintf("\n%+v", e)
+		}
+	}
+	return text
+}
+
+func (c *client) environments() []events.EnvironmentView {
+	var list events.Environments
+	c.must(c.admin, events.VerbEnvironments, struct{}{}, &list)
+	return list.Environments
 }
 
 func (c *client) untilDone(run string) events.RunView {

@@ -55,6 +55,8 @@ type Relay struct {
 	mu    sync.Mutex
 	pools map[[2]string]bool
 
+	again repeats
+
 	storing chan struct{} // full while one stores checkpoints, so that none goes back
 	once    sync.Once
 	ctx     context.Context
@@ -356,7 +358,7 @@ func (r *Relay) send(p journal.Publisher, msgs []journal.Message, of []*ticket) 
 			if r.ctx.Err() != nil || t.part.gone.Load() {
 				return
 			}
-			r.o.Log.Warn("a message is published again", "subject", m.Subject, "error", err)
+			r.again.tell(r.o.Log, m.Subject, err)
 			// In their order, when several of a group come back together.
 			time.AfterFunc(wait+time.Duration(i)*time.Microsecond, func() { p.Publish(*m) })
 			wait = min(2*wait, 10*time.Second)
@@ -365,6 +367,28 @@ func (r *Relay) send(p journal.Publisher, msgs []journal.Message, of []*ticket) 
 	if len(msgs) > 0 {
 		p.Publish(msgs...)
 	}
+}
+
+// repeats are messages that are published again. While a stream is away they
+// are many, and one line tells of them all.
+type repeats struct {
+	mu   sync.Mutex
+	n    int
+	told time.Time
+}
+
+// tellEvery is how often they are told of.
+const tellEvery = 5 * time.Second
+
+func (a *repeats) tell(log *slog.Logger, subject string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.n++
+	if time.Since(a.told) < tellEvery {
+		return
+	}
+	log.Warn("messages are published again", "messages", a.n, "the last of them", subject, "error", err)
+	a.n, a.told = 0, time.Now()
 }
 
 func (r *Relay) published(t *ticket) {

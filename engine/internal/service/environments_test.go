@@ -162,3 +162,34 @@ func TestWhyExplainsEveryRecordOfARun(t *testing.T) {
 		t.Errorf("a record that there is not: %+v", a)
 	}
 }
+
+func TestAnEnvironmentThatAnEndedRunKeepsIsSaidSoAndCanBeFreed(t *testing.T) {
+	s := newStand(t)
+	first, ask := s.shipped()
+	s.approve(first, ask)
+	s.waits(first, "worker")
+	var r events.RunView
+	s.asAdmin(events.VerbGet, events.GetRun{Run: first}, &r)
+	worker := s.connect(s.add("worker", "w1", ""))
+	report := func(verb string, req any) {
+		t.Helper()
+		if a := s.ask(worker, events.WorkerSubject("default", "default", "w1", verb), req); a.Status != events.StatusApplied && a.Status != events.StatusAlready {
+			t.Fatalf("%s: %+v", verb, a)
+		}
+	}
+	task := r.Tasks[len(r.Tasks)-1].ID
+	report(events.VerbAttemptStart, events.StartRequest{Task: task, Run: first, Worker: "w1"})
+	report(events.VerbAttemptFinish, events.FinishRequest{Task: task, Run: first, Worker: "w1",
+		Result: events.Result{Outcome: events.Inconclusive, Error: &events.TaskError{Code: "unknown", Message: "the power was cut"}}})
+
+	var second events.RunView
+	s.asAdmin(events.VerbStart, events.StartRun{ID: "s2", Workflow: "ship"}, &second)
+	s.approve(second.ID, ask)
+	why := s.waits(second.ID, "lock")
+	if why.Holder != first || !strings.Contains(why.Summary, "that run has ended and keeps it, because ship ended inconclusive") ||
+		!strings.Contains(strings.Join(why.Next, "\n"), "penstock environments free shop") {
+		t.Errorf("why says %+v", why)
+	}
+	s.asAdmin(events.VerbEnvFree, events.FreeEnvironment{ID: "f1", Environment: "shop", Reason: "looked at"}, nil)
+	s.waits(second.ID, "worker")
+}

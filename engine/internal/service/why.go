@@ -76,6 +76,7 @@ func (s *Service) complete(ctx context.Context, id string, waiting []events.Wait
 		case "lock", "window":
 			if e := s.o.Index.Environment(w.Environment); e != nil {
 				inLine(id, &e.Line, w)
+				s.keptBy(ctx, w)
 			}
 		case "key":
 			state, _, err := s.o.Owner.State(ctx, record.Key, w.Key)
@@ -95,6 +96,25 @@ func (s *Service) complete(ctx context.Context, id string, waiting []events.Wait
 			}
 		}
 	}
+}
+
+// keptBy says what to do about the lock of an environment that a run has kept
+// beyond its end, since nobody knows what it has left there.
+func (s *Service) keptBy(ctx context.Context, w *events.WaitReason) {
+	if w.Holder == "" {
+		return
+	}
+	state, _, err := s.o.Owner.State(ctx, record.Run, w.Holder)
+	st, ok := state.(*run.State)
+	if err != nil || !ok || st == nil || !st.Done() {
+		return
+	}
+	why, kept := st.Kept[w.Environment]
+	if !kept {
+		return // it is about to be given back
+	}
+	w.Summary += fmt.Sprintf("; that run has ended and keeps it, because %s", why)
+	w.Next = append(w.Next, "look at what is there, then penstock environments free "+w.Environment)
 }
 
 // inLine says who has what a run waits for, and which place it has in the queue.
