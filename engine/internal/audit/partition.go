@@ -180,7 +180,7 @@ func (p *partition) readAudit(ctx context.Context) error {
 		p.report.Messages++
 		switch {
 		case m.Loss != nil:
-			p.lost(m.Loss)
+			p.lost(m.Loss, raw.Seq)
 		case m.Epoch != nil && m.Epoch.Partition == p.vp:
 			p.excuse(m)
 		}
@@ -205,8 +205,13 @@ func (p *partition) readAudit(ctx context.Context) error {
 }
 
 // lost takes what LOG had lost for what it is: records that the audit log has
-// and nobody goes on from.
-func (p *partition) lost(l *Loss) {
+// and nobody goes on from. The partition must not go on either, until somebody
+// begins an epoch: whoever found the loss may not have owned it.
+func (p *partition) lost(l *Loss, at uint64) {
+	if slices.Contains(l.Partitions, p.vp) {
+		p.found = append(p.found, problem{seq: l.From, at: at, grave: true,
+			text: fmt.Sprintf("partition %d: the store had lost its newest records, from sequence %d on, says message %d of the audit log", p.vp, l.From, at)})
+	}
 	for seq := range p.differ {
 		if seq >= l.From {
 			delete(p.differ, seq)

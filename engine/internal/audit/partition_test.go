@@ -319,3 +319,40 @@ func TestAnEpochLetsAPartitionGoOn(t *testing.T) {
 		t.Errorf("after the epoch: problems %v, known %v", r.Problems, r.Known)
 	}
 }
+
+// A loss that is written down stops its partition wherever that is owned, until
+// an epoch is begun: who wrote it down may have owned another one.
+func TestALossThatIsWrittenDownBreaksItsPartitionUntilAnEpoch(t *testing.T) {
+	l := newLogged(t)
+	f := newForge(t, l)
+	vp := f.story()
+	f.do(record.Schedule, "asked/1", record.Input{ID: "set", Kind: record.InScheduleSet, By: "engine"})
+	f.start("lost")
+	other, hurt := vp, events.Partition(record.Run, "lost")
+	l.run(l.writer("a"))
+	end := l.end()
+	l.mem.LoseTail(1)
+	w := l.writer("b")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	over := make(chan struct{})
+	go func() { defer close(over); w.Run(ctx) }()
+	l.await(func() bool {
+		at, err := find(t.Context(), l.audit)
+		return err == nil && at.pos < end
+	})
+	stop()
+	<-over
+	if r := f.verify(l.log, hurt); r.Broken() == nil {
+		t.Errorf("the partition that has lost its newest record: %v %v", r.Problems, r.Known)
+	}
+	if r := f.verify(l.log, other); r.Broken() != nil {
+		t.Errorf("another partition: %v", r.Problems)
+	}
+	if err := PutEpoch(t.Context(), l.audit, "a", Epoch{Partition: hurt, Stopped: "a record is missing", By: "marta", Reason: "the power failed", Time: f.now}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.verify(l.log, hurt); r.Broken() != nil || len(r.Known) == 0 {
+		t.Errorf("after the epoch: problems %v, known %v", r.Problems, r.Known)
+	}
+}

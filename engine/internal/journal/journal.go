@@ -88,6 +88,10 @@ type Journal interface {
 	// appends to the partition; false when it does not own it.
 	Fence(vp int) (seq uint64, owned bool)
 
+	// Interruptions grows whenever the connection to the server was lost. A
+	// server that comes back may have lost the end of what it acknowledged.
+	Interruptions() uint64
+
 	// Append hands a record to the group committer and returns at once. data
 	// must not be changed afterwards. done is called once, never before
 	// Append was called and never in the caller's goroutine, with the
@@ -100,6 +104,10 @@ type Journal interface {
 	// Last gives the last record of a subject, or ErrNotFound. It asks the
 	// stream's leader, so it sees every acknowledged record.
 	Last(ctx context.Context, subject string) (Entry, error)
+
+	// At gives the record with a sequence: ErrNotFound when it was removed,
+	// ErrLost when the stream ends before it.
+	At(ctx context.Context, seq uint64) (Entry, error)
 
 	// History gives all records of a subject, oldest first.
 	History(ctx context.Context, subject string) ([]Entry, error)

@@ -194,6 +194,9 @@ func (l *Log) Fence(vp int) (uint64, bool) {
 	return seq, seq != 0
 }
 
+// Interruptions implements Journal.
+func (l *Log) Interruptions() uint64 { return l.c.wire.interruptions.Load() }
+
 // Append implements Journal.
 func (l *Log) Append(vp int, subject string, data []byte, done func(uint64, error)) {
 	l.c.add(newRecord(&l.fences, vp, subject, data, l.limit, done))
@@ -256,18 +259,41 @@ func (l *Log) Last(ctx context.Context, subject string) (Entry, error) {
 func (l *Log) last(ctx context.Context, stream, subject string) (Entry, error) {
 	ctx, cancel := oneRequest(ctx)
 	defer cancel()
-	body, err := json.Marshal(map[string]string{"last_by_subj": subject})
+	return l.get(ctx, stream, subject, map[string]any{"last_by_subj": subject})
+}
+
+// At implements Journal.
+func (l *Log) At(ctx context.Context, seq uint64) (Entry, error) {
+	ctx, cancel := oneRequest(ctx)
+	defer cancel()
+	e, err := l.get(ctx, events.StreamLog, fmt.Sprint("sequence ", seq), map[string]any{"seq": seq})
+	if !errors.Is(err, ErrNotFound) {
+		return e, err
+	}
+	s, looked := l.t.Stream(ctx, events.StreamLog)
+	if looked != nil {
+		return Entry{}, fmt.Errorf("stream %s: %w", events.StreamLog, looked)
+	}
+	if gone := endsBefore(events.StreamLog, s.CachedInfo().State.LastSeq, seq+1); gone != nil {
+		return Entry{}, gone
+	}
+	return Entry{}, err
+}
+
+// get asks the stream's leader for a message.
+func (l *Log) get(ctx context.Context, stream, what string, query map[string]any) (Entry, error) {
+	body, err := json.Marshal(query)
 	if err != nil {
 		return Entry{}, err
 	}
 	answer, err := l.t.API(ctx, "STREAM.MSG.GET."+stream, body)
 	if unreachable(err) {
-		return Entry{}, fmt.Errorf("stream %s: reading %s: %w: %w", stream, subject, err, ErrUnavailable)
+		return Entry{}, fmt.Errorf("stream %s: reading %s: %w: %w", stream, what, err, ErrUnavailable)
 	}
 	if err != nil {
-		return Entry{}, fmt.Errorf("stream %s: reading %s: %w", stream, subject, err)
+		return Entry{}, fmt.Errorf("stream %s: reading %s: %w", stream, what, err)
 	}
-	return parseStored(stream, subject, answer)
+	return parseStored(stream, what, answer)
 }
 
 func parseStored(stream, subject string, data []byte) (Entry, error) {

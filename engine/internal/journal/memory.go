@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-cd/penstock/events"
@@ -41,6 +42,8 @@ type Memory struct {
 	changed chan struct{} // closed and replaced at every change
 	fault   func(subject string, data []byte) Fault
 	late    []func()
+
+	interruptions atomic.Uint64
 }
 
 type checkpoint struct {
@@ -79,7 +82,7 @@ func (m *Memory) DeliverLate() {
 }
 
 // LoseTail drops the last n records, as a power cut does under lazy sync:
-// their sequences will be used again.
+// their sequences will be used again. Every connection is interrupted.
 func (m *Memory) LoseTail(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -88,8 +91,24 @@ func (m *Memory) LoseTail(n int) {
 	for i, e := range m.entries {
 		m.last[e.Subject] = i
 	}
+	m.interruptions.Add(1)
 	m.notify()
 }
+
+// At implements Journal. Nothing is removed here.
+func (j *memoryJournal) At(_ context.Context, seq uint64) (Entry, error) {
+	entries := j.snapshot()
+	if err := endsBefore("memory", uint64(len(entries)), seq+1); err != nil {
+		return Entry{}, err
+	}
+	if seq == 0 {
+		return Entry{}, ErrNotFound
+	}
+	return entries[seq-1], nil
+}
+
+// Interruptions implements Journal.
+func (j *memoryJournal) Interruptions() uint64 { return j.m.interruptions.Load() }
 
 // Open gives one more journal on the store.
 func (m *Memory) Open() Journal {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -60,6 +61,8 @@ type wire struct {
 	forget  func() // gives lost back
 	stop    chan struct{}
 	watcher sync.WaitGroup
+
+	interruptions atomic.Uint64
 }
 
 func newWire(t Transport, stream string, timeout time.Duration) (*wire, error) {
@@ -191,6 +194,7 @@ func (w *wire) watch() {
 		case <-w.stop:
 			return
 		case <-w.lost:
+			w.interruptions.Add(1)
 			w.giveUp(func(*flight) bool { return true }, errors.New("the connection was lost"))
 		case now := <-tick.C:
 			w.giveUp(func(f *flight) bool { return now.After(f.deadline) },

@@ -68,6 +68,8 @@ type Relay interface {
 	// Drop forgets a partition that is another engine's.
 	Drop(vp int)
 	Begin(vp int) Ticket
+	// Newest is the newest record of a partition that is known as stored.
+	Newest(vp int) Mark
 }
 
 // Taken is what the owner has found in a partition that it takes.

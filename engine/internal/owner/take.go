@@ -283,6 +283,7 @@ func (t *taking) hold() {
 	t.tellClock()
 	o.watching.Do(func() {
 		o.work.Go(o.watchBeats)
+		o.work.Go(o.watchStore)
 		o.work.Go(o.evict)
 	})
 }

@@ -222,6 +222,17 @@ func (r *Relay) Drop(vp int) {
 	}
 }
 
+// Newest implements owner.Relay.
+func (r *Relay) Newest(vp int) owner.Mark {
+	p := r.parts[vp].Load()
+	if p == nil {
+		return owner.Mark{}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stored
+}
+
 // Release implements owner.Relay.
 func (r *Relay) Release(ctx context.Context, vps []int) error {
 	var parts []*part

@@ -57,6 +57,7 @@ func Run(t *testing.T, harness func(t *testing.T) Harness) {
 		{"FromStopsWhereFnSays", fromStops},
 		{"SelectGivesWhatMatches", selectGives},
 		{"ReadingBehindTheEndIsALostTail", readingBehindTheEnd},
+		{"AtGivesTheRecordWithASequence", atGives},
 		{"TailMissesAndRepeatsNothingAcrossARestart", tailAcrossRestart},
 		{"LastPerSubjectGivesTheLastOfEach", lastPerSubject},
 		{"HistoryGivesOneSubjectInOrder", history},
@@ -592,6 +593,24 @@ func readingBehindTheEnd(t *testing.T, h Harness) {
 	nothing := func(journal.Entry) error { return errors.New("there is nothing to give") }
 	wantErr(t, j.From(t.Context(), 6, nothing), journal.ErrLost)
 	wantErr(t, j.Tail(t.Context(), 6, nothing), journal.ErrLost)
+}
+
+func atGives(t *testing.T, h Harness) {
+	j := h.Open(t)
+	own(t, j, 1)
+	fill(t, j, 0, 3)
+	all, err := j.History(t.Context(), "penstock.own.1")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d owner records: %v", len(all), err)
+	}
+	for seq := uint64(1); seq <= 4; seq++ {
+		e, err := j.At(t.Context(), seq)
+		if err != nil || e.Seq != seq || seq == 1 && string(e.Data) != string(all[0].Data) {
+			t.Errorf("record %d is %+v: %v", seq, e, err)
+		}
+	}
+	_, err = j.At(t.Context(), 5)
+	wantErr(t, err, journal.ErrLost)
 }
 
 func tailAcrossRestart(t *testing.T, h Harness) {
