@@ -26,8 +26,11 @@ type target struct {
 	states  map[string]int          // effects by run and path of the state
 	refused int
 	at      map[string][]working // by environment: who works on it now
-	overlap []string
+	overlap []overlap
 }
+
+// overlap is that two runs work on an environment at a time.
+type overlap struct{ environment, what string }
 
 // working is an attempt that has effects.
 type working struct {
@@ -48,7 +51,7 @@ func (g *target) begin(t *events.Task) bool {
 		g.highest[name] = t.Fence
 		for _, other := range g.at[name] {
 			if other.run != t.Run && !other.fence.Before(t.Fence) {
-				g.overlap = append(g.overlap, fmt.Sprintf("%s of %s and %s of %s both work on %s", t.ID, t.Run, other.task, other.run, name))
+				g.overlap = append(g.overlap, overlap{name, fmt.Sprintf("%s of %s and %s of %s both work on %s", t.ID, t.Run, other.task, other.run, name)})
 			}
 		}
 		if g.at == nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/env"
 	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/fakejs"
+	"github.com/penstock-cd/penstock/engine/internal/owner"
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
@@ -89,6 +90,9 @@ type tale struct {
 	claims  map[string]map[string]bool // by task: workers that were told that they have it
 	target  *target
 	cats    *catalogs
+	hurt    map[int]bool      // partitions that have lost something that was acknowledged
+	owed    map[int]string    // those that must not go on, and why: what was lost is known elsewhere
+	stopped map[int]error     // partitions that are stopped, or would be by who looks after them, at the end
 	now     time.Time         // of the last look
 	lies    map[uint64]*entry // what lies in LOG now
 	audited map[uint64]string // hash of what the audit log has, by sequence
@@ -104,7 +108,7 @@ type auditedAs struct {
 func newTale(g *target, c *catalogs) *tale {
 	return &tale{owners: map[int]*entry{}, lives: map[[2]string][]*entry{}, inputs: map[string]int{}, held: map[string]map[string]bool{},
 		fired: map[string]int{}, grants: map[string]map[int64]string{}, tasks: map[string]*events.Task{}, asked: map[string]bool{},
-		events: map[string]bool{}, claims: map[string]map[string]bool{}, lies: map[uint64]*entry{}, audited: map[uint64]string{}, target: g, cats: c}
+		events: map[string]bool{}, claims: map[string]map[string]bool{}, hurt: map[int]bool{}, owed: map[int]string{}, lies: map[uint64]*entry{}, audited: map[uint64]string{}, target: g, cats: c}
 }
 
 func (t *tale) life(agg, id string) []*entry { return t.lives[[2]string{agg, id}] }
@@ -121,7 +125,7 @@ func (t *tale) before(e *entry) *entry {
 func (t *tale) runs() []string {
 	var ids []string
 	for k := range t.lives {
-		if k[0] == record.Run {
+		if k[0] == record.Run && !t.hurt[events.Partition(k[0], k[1])] {
 			ids = append(ids, k[1])
 		}
 	}
@@ -140,6 +144,10 @@ func (t *tale) run(id string) *run.State {
 
 // add looks at the next message of LOG with all checks.
 func (t *tale) add(e *entry) error {
+	if t.hurt[e.vp] {
+		t.keep(e)
+		return nil
+	}
 	for _, c := range checks {
 		if c.see == nil {
 			continue
@@ -169,6 +177,9 @@ func (t *tale) keep(e *entry) {
 // remove looks at a message that is not in LOG any more.
 func (t *tale) remove(e *entry) error {
 	delete(t.lies, e.seq)
+	if t.hurt[e.vp] {
+		return nil
+	}
 	for _, c := range checks {
 		if c.gone == nil {
 			continue
@@ -183,6 +194,9 @@ func (t *tale) remove(e *entry) error {
 // told looks at what was answered lately.
 func (t *tale) told() error {
 	for _, a := range t.acks {
+		if t.hurt[events.Partition(a.agg, a.id)] {
+			continue
+		}
 		for _, c := range checks {
 			if c.told == nil {
 				continue
@@ -336,6 +350,9 @@ func (b *book) readAudit() error {
 		if err := json.Unmarshal(line, &h); err != nil {
 			return err
 		}
+		if h.Loss != nil {
+			maps.DeleteFunc(b.tale.audited, func(seq uint64, _ string) bool { return seq >= h.Loss.From })
+		}
 		for _, r := range h.Records {
 			b.tale.audited[r.Seq] = record.Hash(body[:r.Size])
 			body = body[r.Size+1:]
@@ -343,6 +360,74 @@ func (b *book) readAudit() error {
 		b.nextAudit = m.Seq + 1
 	}
 	return nil
+}
+
+// lost takes note of what a power cut has taken; before is what lay in the
+// streams. What hangs on it is not as it should be any more.
+func (b *book) lost(before map[string][]fakejs.Stored) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t, s := b.tale, b.w.server
+	gone := func(name string) []fakejs.Stored {
+		last := s.Last(name)
+		return slices.DeleteFunc(before[name], func(m fakejs.Stored) bool { return m.Seq <= last })
+	}
+	for _, m := range gone(events.StreamIngress) {
+		var e events.Event
+		if err := json.Unmarshal(m.Data, &e); err == nil {
+			delete(t.events, record.Derive("event", "acme", e.Source, e.ID))
+		}
+	}
+	b.nextAudit = 1
+	clear(t.audited)
+	b.wrong = cmp.Or(b.wrong, b.readAudit())
+	var records []*entry
+	for _, m := range gone(events.StreamLog) {
+		e := t.lies[m.Seq]
+		if delete(t.lies, m.Seq); e == nil {
+			continue // it was not looked at yet, so nobody was told of it
+		}
+		if t.hurt[e.vp] = true; e.rec != nil {
+			records = append(records, e)
+			k := [2]string{e.rec.Aggregate, e.rec.ID}
+			t.lives[k] = slices.DeleteFunc(t.lives[k], func(x *entry) bool { return x == e })
+		}
+		b.w.saw("lost messages of LOG")
+	}
+	for _, m := range s.Messages(events.StreamLog, 0) { // what had been removed may be there again
+		if e, err := read(m); err == nil && t.lies[m.Seq] == nil && m.Seq < b.next {
+			e.at = m.At
+			t.lies[m.Seq] = e
+		}
+	}
+	b.owe(records)
+	b.next, b.removed = s.Last(events.StreamLog)+1, s.Removed(events.StreamLog)
+}
+
+// owe notes the partitions of which somebody still knows what they have lost.
+func (b *book) owe(lost []*entry) {
+	newest := map[int]uint64{}
+	for seq, e := range b.tale.lies {
+		if e.rec != nil {
+			newest[e.vp] = max(newest[e.vp], seq)
+		}
+	}
+	ckpts := map[int]owner.Checkpoint{}
+	for _, m := range b.w.server.Messages(events.StreamCkpt, 0) {
+		var vp int
+		var c owner.Checkpoint
+		if _, err := fmt.Sscanf(m.Subject, "penstock.ckpt.%d", &vp); err == nil && json.Unmarshal(m.Data, &c) == nil {
+			ckpts[vp] = c
+		}
+	}
+	for _, e := range lost {
+		switch {
+		case max(ckpts[e.vp].Last, ckpts[e.vp].Seq) > newest[e.vp]:
+			b.tale.owed[e.vp] = fmt.Sprintf("its checkpoint knows sequence %d, and %v is lost", max(ckpts[e.vp].Last, ckpts[e.vp].Seq), e)
+		case b.tale.audited[e.seq] == e.hash:
+			b.tale.owed[e.vp] = fmt.Sprintf("the audit log has what is lost: %v", e)
+		}
+	}
 }
 
 // remark counts what has happened that not every run sees.
@@ -400,10 +485,10 @@ func (b *book) settled() error {
 
 // last looks at everything at the end.
 func (b *book) last() error {
-	found := b.w.audited()
+	found, stopped := b.w.audited(), b.w.stopped()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.tale.audit = found
+	b.tale.audit, b.tale.stopped = found, stopped
 	return cmp.Or(b.wrong, b.readAudit(), b.tale.end())
 }
 
@@ -425,7 +510,7 @@ func (t *tale) alive() error {
 		}
 	}
 	for id := range t.events {
-		if len(t.life(record.Event, id)) == 0 {
+		if len(t.life(record.Event, id)) == 0 && !t.hurt[events.Partition(record.Event, id)] {
 			return fmt.Errorf("an event that was acknowledged has no record: %s", id)
 		}
 	}

@@ -41,6 +41,7 @@ var checks = []check{
 	{id: "I15", what: "the audit log has every record once, in order", end: audited},
 	{id: "I16", what: "nothing is removed that is needed, or that the audit log does not have", gone: dispensable},
 	{id: "I18", what: "in the end every run has ended or waits for people", end: (*tale).alive},
+	{id: "I19", what: "what has lost something stops where that is known, and nothing else", end: hurtStops},
 	{id: "I21", what: "a run keeps the definitions that it was started with", see: pinned},
 }
 
@@ -65,7 +66,7 @@ func recorded(t *tale, a acknowledged) error {
 
 func startedAll(t *tale) error {
 	for id, answered := range t.asked {
-		if answered && len(t.life(record.Run, id)) == 0 {
+		if answered && !t.hurt[events.Partition(record.Run, id)] && len(t.life(record.Run, id)) == 0 {
 			return fmt.Errorf("run %s was acknowledged and is not there", id)
 		}
 	}
@@ -169,7 +170,7 @@ func oneWorker(t *tale, e *entry) error {
 // toldOne: no two workers were told that they have the same attempt.
 func toldOne(t *tale) error {
 	for task, workers := range t.claims {
-		if len(workers) > 1 {
+		if of := t.tasks[task]; len(workers) > 1 && (of == nil || !t.hurt[events.Partition(record.Run, of.Run)]) {
 			return fmt.Errorf("%d workers were told that they have attempt %s: %v", len(workers), task, sortedKeys(workers))
 		}
 	}
@@ -198,7 +199,7 @@ func fenced(t *tale, e *entry) error {
 		t.grants[name][s.Holder.Grant] = s.Holder.Run
 	}
 	for _, task := range e.rec.Tasks {
-		if task.Environment == nil {
+		if task.Environment == nil || t.hurt[events.Partition(record.Environment, task.Environment.Name)] {
 			continue
 		}
 		if holder := t.grants[task.Environment.Name][task.Fence.Grant]; holder != task.Run {
@@ -211,8 +212,10 @@ func fenced(t *tale, e *entry) error {
 func noOverlap(t *tale) error {
 	t.target.mu.Lock()
 	defer t.target.mu.Unlock()
-	if len(t.target.overlap) > 0 {
-		return errors.New(strings.Join(t.target.overlap, "; "))
+	for _, o := range t.target.overlap {
+		if !t.hurt[events.Partition(record.Environment, o.environment)] {
+			return errors.New(o.what)
+		}
 	}
 	return nil
 }
@@ -350,7 +353,7 @@ func audited(t *tale) error {
 		return errors.New(strings.Join(t.audit.problems, "; "))
 	}
 	for _, seq := range sortedKeys(t.lies) {
-		if e := t.lies[seq]; t.audited[seq] != e.hash {
+		if e := t.lies[seq]; t.audited[seq] != e.hash && !t.hurt[e.vp] {
 			return fmt.Errorf("it is not in the audit log as it was stored: %v", e)
 		}
 	}
@@ -397,6 +400,22 @@ func pinned(t *tale, e *entry) error {
 	first, _ := before[0].state.(*run.State)
 	if first.Catalog != s.Catalog || first.Def != s.Def {
 		return fmt.Errorf("it was started with definitions %.12s and goes on with %.12s", first.Catalog, s.Catalog)
+	}
+	return nil
+}
+
+// hurtStops: partitions that have lost what somebody knows are stopped, and
+// those that have lost nothing are not.
+func hurtStops(t *tale) error {
+	for _, vp := range sortedKeys(t.stopped) {
+		if !t.hurt[vp] {
+			return fmt.Errorf("partition %d has lost nothing and is stopped: %w", vp, t.stopped[vp])
+		}
+	}
+	for _, vp := range sortedKeys(t.owed) {
+		if t.stopped[vp] == nil {
+			return fmt.Errorf("partition %d goes on: %s", vp, t.owed[vp])
+		}
 	}
 	return nil
 }

@@ -273,7 +273,7 @@ func (e *engine) tidy(ctx context.Context, log *journal.Log, conn *fakejs.Client
 		Now:    func() time.Time { return time.Now().Add(ahead) },
 		Passed: func(ctx context.Context) (map[int]uint64, error) { return carriedOut(ctx, log) },
 		Note:   func(int) { e.w.saw("records removed") }}
-	for pause(ctx, 3*time.Second) {
+	for pause(ctx, 7*time.Second) {
 		if e.w.plan.hasty {
 			e.w.hasten(ctx, conn)
 			continue

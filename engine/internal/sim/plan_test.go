@@ -85,7 +85,12 @@ func draw(seed uint64) plan {
 	names := slices.Clone(faultNames)
 	rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	names = names[:1+rng.IntN(len(names))]
-	add(rng.IntN(30), names, engine)
+	if p.sync == journal.SyncAlways { // what was answered is on disk
+		names = slices.DeleteFunc(names, func(name string) bool { return name == "power cut" })
+	}
+	if len(names) > 0 {
+		add(rng.IntN(30), names, engine)
+	}
 	slices.SortStableFunc(p.deeds, func(a, b deed) int { return a.at - b.at })
 	p.ages = rng.IntN(8) == 0
 	return p
@@ -238,6 +243,7 @@ var faults = map[string]func(*world, deed){
 		}
 		w.later(2*d.n, w.server.Reconnect)
 	},
+	"power cut": (*world).powerCut,
 	"full": func(w *world, d deed) {
 		name := []string{events.StreamLog, events.StreamTasks, events.StreamOut, events.StreamCkpt}[d.n%4]
 		w.server.Fill(name)
@@ -250,6 +256,31 @@ var faults = map[string]func(*world, deed){
 			w.server.Reconnect()
 		})
 	},
+}
+
+// powerCut takes the end of every stream, as much of each as had not been
+// synced, with the connections and perhaps the engines.
+func (w *world) powerCut(d deed) {
+	rng := rand.New(rand.NewPCG(uint64(d.n), uint64(d.at)))
+	before := map[string][]fakejs.Stored{}
+	for _, name := range []string{events.StreamLog, events.StreamCkpt, events.StreamTasks, events.StreamOut, events.StreamIngress, events.StreamAudit, "KV_" + bucketMarks, "KV_" + bucketLive} {
+		before[name] = w.server.Messages(name, 0)
+		n := rng.IntN(4) * rng.IntN(4)
+		if name == events.StreamAudit { // nothing is removed elsewhere until the audit log is synced
+			n = min(n, len(before[name])-slices.IndexFunc(append(before[name], fakejs.Stored{At: time.Now()}), func(m fakejs.Stored) bool { return time.Since(m.At) < keepRecords/2 }))
+		}
+		w.server.LoseTail(name, n)
+	}
+	w.server.Restart(rng.IntN(6))
+	w.book.lost(before)
+	for _, e := range w.living() {
+		w.net.drop(e.instance, true)
+		if d.n%2 == 0 {
+			e.kill()
+			w.later(2*d.n+rng.IntN(1000), func() { w.startAgain(e.name) })
+		}
+	}
+	w.later(2*d.n, w.server.Reconnect)
 }
 
 // waits are the faults that wait for a message that they fit.

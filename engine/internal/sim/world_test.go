@@ -308,15 +308,19 @@ func (w *world) peace() {
 	for _, e := range w.living() {
 		e.step.Store(0)
 	}
-	for _, name := range engineNames[:w.plan.engines] {
-		if w.engine(name) == nil {
-			w.start(name)
-		}
-	}
+	w.manned()
 	for _, wk := range slices.Clone(w.workers) {
 		if wk.dead {
 			w.employ(wk.name)
 		}
+	}
+}
+
+// manned starts the engines that are not there; one that was leaving when
+// peace began has gone later.
+func (w *world) manned() {
+	for _, name := range engineNames[:w.plan.engines] {
+		w.startAgain(name)
 	}
 }
 
@@ -327,6 +331,7 @@ const rest = 15 * time.Second
 func (w *world) settle() error {
 	end, since, seen := time.Now().Add(w.plan.patience), time.Now(), 0
 	for time.Now().Before(end) {
+		w.manned()
 		w.net.step(5 * time.Second)
 		if err := w.book.look(); err != nil {
 			return err
