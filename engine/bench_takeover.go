@@ -165,6 +165,9 @@ func (ownsNothing) Progress(string, string) string { return "" }
 func (ownsNothing) Do(context.Context, string, string, record.Input) events.Answer {
 	return events.Answer{Status: events.StatusBusy, Code: events.CodeNotOwner}
 }
+func (ownsNothing) Go(_, _ string, _ record.Input, reply func(events.Answer)) {
+	reply(events.Answer{Status: events.StatusBusy, Code: events.CodeNotOwner})
+}
 func (ownsNothing) Heartbeat(context.Context, events.HeartbeatRequest) events.Answer {
 	return events.Answer{Status: events.StatusBusy, Code: events.CodeNotOwner}
 }

@@ -62,10 +62,12 @@ func Token(s string) string {
 	if s == "" {
 		return "="
 	}
+	if plain(s) {
+		return s
+	}
 	var b strings.Builder
 	for i := range len(s) {
-		c := s[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-' {
+		if c := s[i]; plainByte(c) {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, "=%02X", c)
@@ -74,10 +76,27 @@ func Token(s string) string {
 	return b.String()
 }
 
+// plain reports whether a text is a token as it is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if !plainByte(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func plainByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+}
+
 // Untoken undoes Token; it refuses every text that Token does not give.
 func Untoken(t string) (string, error) {
 	if t == "=" {
 		return "", nil
+	}
+	if t != "" && plain(t) {
+		return t, nil
 	}
 	var b strings.Builder
 	for i := 0; i < len(t); i++ {

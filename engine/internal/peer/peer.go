@@ -39,6 +39,7 @@ import (
 // Owner is what owns partitions in this process; *owner.Owner is one.
 type Owner interface {
 	Do(ctx context.Context, agg, id string, in record.Input) events.Answer
+	Go(agg, id string, in record.Input, reply func(events.Answer))
 	State(ctx context.Context, agg, id string) (state any, v int64, err error)
 	Heartbeat(ctx context.Context, hb events.HeartbeatRequest) events.Answer
 	Progress(run, task string) string
@@ -113,6 +114,23 @@ func (p *Peers) Do(ctx context.Context, agg, id string, in record.Input) events.
 		}
 	}
 	return p.ask(ctx, &request{Op: opDo, Aggregate: agg, ID: id, Input: &in}).Answer
+}
+
+// Go is Do without waiting: reply is called once with the answer, perhaps
+// before Go returns. It must not block.
+func (p *Peers) Go(ctx context.Context, agg, id string, in record.Input, reply func(events.Answer)) {
+	elsewhere := func() { reply(p.ask(ctx, &request{Op: opDo, Aggregate: agg, ID: id, Input: &in}).Answer) }
+	if p.o.Conn != nil && !p.here(events.Partition(agg, id)) {
+		go elsewhere()
+		return
+	}
+	p.o.Owner.Go(agg, id, in, func(a events.Answer) {
+		if p.o.Conn != nil && a.Code == events.CodeNotOwner {
+			go elsewhere()
+			return
+		}
+		reply(a)
+	})
 }
 
 // State gives an aggregate as it is after its last stored record; nil when

@@ -72,6 +72,10 @@ func (d *desk) State(_ context.Context, agg, id string) (any, int64, error) {
 	return &env.Environment{Name: d.name, Now: 5}, 3, nil
 }
 
+func (d *desk) Go(agg, id string, in record.Input, reply func(events.Answer)) {
+	go func() { reply(d.Do(context.Background(), agg, id, in)) }()
+}
+
 func (d *desk) Heartbeat(_ context.Context, hb events.HeartbeatRequest) events.Answer {
 	return events.Answer{Status: events.StatusApplied, Verdict: events.Stale, Reason: d.name + " " + hb.Task}
 }

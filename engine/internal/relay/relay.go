@@ -456,8 +456,11 @@ func outMessage(rec *record.Record, i int, ev record.Emitted) (journal.Message, 
 		return journal.Message{}, err
 	}
 	return journal.Message{Subject: events.OutSubject(events.DefaultTenant, h.Environment, h.Workflow, events.ShortType(ev.Type)),
-		Header: map[string][]string{"Content-Type": {events.ContentType}}, Data: p}, nil
+		Header: outHeader, Data: p}, nil
 }
+
+// outHeader is that of every event; nobody changes it.
+var outHeader = map[string][]string{"Content-Type": {events.ContentType}}
 
 // Emit publishes an event that stands in no record, for example that
 // definitions were applied.
@@ -467,7 +470,7 @@ func (r *Relay) Emit(e events.Event, env, workflow string) error {
 		return err
 	}
 	r.o.Out.Publish(journal.Message{Subject: events.OutSubject(events.DefaultTenant, env, workflow, events.ShortType(e.Type)),
-		Header: map[string][]string{"Content-Type": {events.ContentType}}, Data: p, Done: func(_ uint64, err error) {
+		Header: outHeader, Data: p, Done: func(_ uint64, err error) {
 			if err != nil {
 				r.o.Log.Warn("an event was not published", "type", e.Type, "error", err)
 			}

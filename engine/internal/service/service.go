@@ -51,6 +51,7 @@ type Principal struct {
 // another engine.
 type Owner interface {
 	Do(ctx context.Context, agg, id string, in record.Input) events.Answer
+	Go(ctx context.Context, agg, id string, in record.Input, reply func(events.Answer))
 	State(ctx context.Context, agg, id string) (state any, v int64, err error)
 	Heartbeat(ctx context.Context, hb events.HeartbeatRequest) events.Answer
 	Progress(ctx context.Context, run string, tasks ...string) map[string]string
@@ -137,37 +138,76 @@ func refuse(code, format string, args ...any) error {
 // answered is an answer that the owner gave; it is passed on as it is.
 type answered struct{ events.Answer }
 
-// Handle answers one request. A request that a handler cannot take stops
-// nobody else: its panic is an answer.
-func (s *Service) Handle(ctx context.Context, who Principal, verb string, body []byte) (a events.Answer) {
-	defer func() { s.note(ctx, who, verb, body, a) }()
+// later is an answer that is there when a record is stored. It is called with
+// whoever is to be told, who must not block, and does not wait.
+type later func(ctx context.Context, reply func(events.Answer))
+
+// Handle answers one request.
+func (s *Service) Handle(ctx context.Context, who Principal, verb string, body []byte) events.Answer {
+	reply := make(chan events.Answer, 1)
+	s.begin(ctx, who, verb, body, func(a events.Answer) { reply <- a })
+	select {
+	case a := <-reply:
+		return a
+	case <-ctx.Done():
+	}
+	select {
+	case a := <-reply: // both were ready
+		return a
+	default:
+		return failure(ctx.Err())
+	}
+}
+
+// begin answers one request: reply is called once with the answer, before
+// begin returns unless that is there later.
+func (s *Service) begin(ctx context.Context, who Principal, verb string, body []byte, reply func(events.Answer)) {
+	a, follows := s.answer(ctx, who, verb, body)
+	if follows == nil {
+		s.note(ctx, who, verb, body, a)
+		reply(a)
+		return
+	}
+	follows(ctx, func(a events.Answer) {
+		s.note(ctx, who, verb, body, a)
+		reply(a)
+	})
+}
+
+// answer gives the answer to a request, or says that it follows. A request
+// that a handler cannot take stops nobody else: its panic is an answer.
+func (s *Service) answer(ctx context.Context, who Principal, verb string, body []byte) (a events.Answer, follows later) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.o.Log.Error("a request cannot be answered", "verb", verb, "by", who.Name, "panic", p, "stack", string(debug.Stack()))
 			a = events.Answer{Status: events.StatusError, Code: events.CodeInternal, Reason: fmt.Sprintf("the engine cannot answer %s: %v", verb, p)}
+			follows = nil
 		}
 	}()
 	h := s.handlers[verb]
 	if h == nil {
-		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: fmt.Sprintf("there is no verb %q", verb)}
+		return events.Answer{Status: events.StatusError, Code: events.CodeNotFound, Reason: fmt.Sprintf("there is no verb %q", verb)}, nil
 	}
 	if err := mayAsk(who, verb); err != nil {
-		return failure(err)
+		return failure(err), nil
 	}
 	result, err := h(ctx, who, body)
 	if err != nil {
-		return failure(err)
+		return failure(err), nil
 	}
-	if a, ok := result.(answered); ok {
-		return a.Answer
+	switch r := result.(type) {
+	case answered:
+		return r.Answer, nil
+	case later:
+		return a, r
 	}
 	a = events.Answer{Status: events.StatusApplied}
 	if result != nil {
 		if a.Result, err = json.Marshal(result); err != nil {
-			return failure(err)
+			return failure(err), nil
 		}
 	}
-	return a
+	return a, nil
 }
 
 func failure(err error) events.Answer {
@@ -328,6 +368,7 @@ func (s *Service) Serve(ctx context.Context, listening func()) error {
 	places := newSlots()
 	answers := funnel.New(s.send)
 	var work sync.WaitGroup
+	reports := newDesk(&work)
 	sub, err := s.o.Broker.Engine.QueueSubscribe("penstock.api.>", "penstock-engine", func(m *nats.Msg) {
 		if m.Reply == "" {
 			return // nobody would hear the answer, and nothing unanswered is done
@@ -337,10 +378,17 @@ func (s *Service) Serve(ctx context.Context, listening func()) error {
 			answers.Add(nats.Msg{Subject: m.Reply, Data: busy})
 			return
 		}
-		work.Go(func() {
-			defer release()
-			answers.Add(nats.Msg{Subject: m.Reply, Data: s.respond(ctx, m)})
-		})
+		do := func() {
+			s.respond(ctx, m, func(data []byte) {
+				release()
+				answers.Add(nats.Msg{Subject: m.Reply, Data: data})
+			})
+		}
+		if reportsOnly(m.Subject) {
+			reports.take(do)
+		} else {
+			work.Go(do)
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("serve the API on the bus: %w", err)
@@ -376,24 +424,28 @@ func (s *Service) send(answers []nats.Msg) {
 	}
 }
 
-// respond gives the answer to a request, as JSON.
-func (s *Service) respond(ctx context.Context, m *nats.Msg) []byte {
+// respond has reply called once with the answer to a request, as JSON.
+func (s *Service) respond(ctx context.Context, m *nats.Msg, reply func([]byte)) {
+	send := func(a events.Answer) { reply(encode(a, s.o.Broker.Engine.MaxPayload())) }
 	who, verb, err := caller(m, s.o.Broker.AccountName)
-	var a events.Answer
 	if err != nil {
-		a = failure(err)
+		a := failure(err)
 		s.o.Log.Warn("a request was refused", "subject", m.Subject, "reason", err)
 		s.note(ctx, Principal{Name: m.Subject, Via: "bus"}, verb, m.Data, a)
-	} else {
-		limit := 30 * time.Second
-		if verb == events.VerbAuditVerify || verb == events.VerbNewEpoch {
-			limit = longestVerification
-		}
-		ctx, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
-		a = s.Handle(ctx, who, verb, m.Data)
+		send(a)
+		return
 	}
-	return encode(a, s.o.Broker.Engine.MaxPayload())
+	if slices.Contains(reportVerbs, verb) { // which waits for nothing
+		s.begin(ctx, who, verb, m.Data, send)
+		return
+	}
+	limit := 30 * time.Second
+	if verb == events.VerbAuditVerify || verb == events.VerbNewEpoch {
+		limit = longestVerification
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	send(s.Handle(ctx, who, verb, m.Data))
 }
 
 // encode gives an answer as JSON. One that the server would not take is an

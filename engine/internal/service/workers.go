@@ -22,16 +22,16 @@ func onlyWorkers(who Principal) error {
 	return nil
 }
 
-func (s *Service) attemptStart(ctx context.Context, who Principal, body []byte) (any, error) {
+func (s *Service) attemptStart(_ context.Context, who Principal, body []byte) (any, error) {
 	var req events.StartRequest
 	if err := s.readWorker(who, body, &req); err != nil {
 		return nil, err
 	}
-	return s.attempt(ctx, who, req.Run, record.InAttemptStart, &record.Attempt{Task: req.Task, Worker: req.Worker,
+	return s.attempt(who, req.Run, record.InAttemptStart, &record.Attempt{Task: req.Task, Worker: req.Worker,
 		Pool: who.Pool, Kinds: s.o.Broker.WorkerKinds(who.Name)}), nil
 }
 
-func (s *Service) attemptFinish(ctx context.Context, who Principal, body []byte) (any, error) {
+func (s *Service) attemptFinish(_ context.Context, who Principal, body []byte) (any, error) {
 	var req events.FinishRequest
 	if err := s.readWorker(who, body, &req); err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func (s *Service) attemptFinish(ctx context.Context, who Principal, body []byte)
 			return nil, err
 		}
 	}
-	return s.attempt(ctx, who, req.Run, record.InAttemptFinish, &record.Attempt{Task: req.Task, Worker: req.Worker,
+	return s.attempt(who, req.Run, record.InAttemptFinish, &record.Attempt{Task: req.Task, Worker: req.Worker,
 		Pool: who.Pool, Kinds: s.o.Broker.WorkerKinds(who.Name), Result: result, Took: req.Took}), nil
 }
 
@@ -115,10 +115,10 @@ func (s *Service) readWorker(who Principal, body []byte, req any) error {
 
 // attempt is a worker's report. The worker's name begins with its principal,
 // which the server enforces, so that one cannot answer for another.
-func (s *Service) attempt(ctx context.Context, who Principal, run, kind string, a *record.Attempt) answered {
+func (s *Service) attempt(who Principal, run, kind string, a *record.Attempt) later {
 	a.Worker = qualified(who, a.Worker)
-	return answered{s.o.Owner.Do(ctx, record.Run, run, record.Input{ID: kind + ":" + a.Task + ":" + a.Worker, Kind: kind,
-		By: "worker:" + a.Worker, Via: who.Via, Attempt: a})}
+	in := record.Input{ID: kind + ":" + a.Task + ":" + a.Worker, Kind: kind, By: "worker:" + a.Worker, Via: who.Via, Attempt: a}
+	return func(ctx context.Context, reply func(events.Answer)) { s.o.Owner.Go(ctx, record.Run, run, in, reply) }
 }
 
 func qualified(who Principal, worker string) string { return who.Name + "/" + worker }
