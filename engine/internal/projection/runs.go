@@ -130,14 +130,13 @@ const near = 1024
 
 // insert keeps order sorted by start; new runs nearly always go to the end.
 func (x *runs) insert(i uint32) {
-	at := len(x.order)
-	if !x.unsorted {
-		at, _ = slices.BinarySearchFunc(x.order, i, x.compare)
+	from := max(0, len(x.order)-near)
+	if x.unsorted || from > 0 && x.compare(i, x.order[from]) < 0 {
+		x.unsorted, x.order = true, append(x.order, i)
+		return
 	}
-	if len(x.order)-at > near {
-		x.unsorted, at = true, len(x.order)
-	}
-	x.order = slices.Insert(x.order, at, i)
+	at, _ := slices.BinarySearchFunc(x.order[from:], i, x.compare)
+	x.order = slices.Insert(x.order, from+at, i)
 }
 
 // compare orders rows by start, and by id where that is the same.
