@@ -91,7 +91,9 @@ type tale struct {
 	target  *target
 	cats    *catalogs
 	hurt    map[int]bool      // partitions that have lost something that was acknowledged
+	lost    []*entry          // records that a power cut has taken
 	owed    map[int]string    // those that must not go on, and why: what was lost is known elsewhere
+	adrift  map[string]bool   // runs of which a task was lost, for which they wait until somebody ends it
 	stopped map[int]error     // partitions that are stopped, or would be by who looks after them, at the end
 	now     time.Time         // of the last look
 	lies    map[uint64]*entry // what lies in LOG now
@@ -108,7 +110,7 @@ type auditedAs struct {
 func newTale(g *target, c *catalogs) *tale {
 	return &tale{owners: map[int]*entry{}, lives: map[[2]string][]*entry{}, inputs: map[string]int{}, held: map[string]map[string]bool{},
 		fired: map[string]int{}, grants: map[string]map[int64]string{}, tasks: map[string]*events.Task{}, asked: map[string]bool{},
-		events: map[string]bool{}, claims: map[string]map[string]bool{}, hurt: map[int]bool{}, owed: map[int]string{}, lies: map[uint64]*entry{}, audited: map[uint64]string{}, target: g, cats: c}
+		events: map[string]bool{}, claims: map[string]map[string]bool{}, hurt: map[int]bool{}, owed: map[int]string{}, adrift: map[string]bool{}, lies: map[uint64]*entry{}, audited: map[uint64]string{}, target: g, cats: c}
 }
 
 func (t *tale) life(agg, id string) []*entry { return t.lives[[2]string{agg, id}] }
@@ -378,17 +380,22 @@ func (b *book) lost(before map[string][]fakejs.Stored) {
 			delete(t.events, record.Derive("event", "acme", e.Source, e.ID))
 		}
 	}
+	for _, m := range gone(events.StreamTasks) {
+		var task events.Task
+		if err := json.Unmarshal(m.Data, &task); err == nil {
+			t.adrift[task.Run] = true
+		}
+	}
 	b.nextAudit = 1
 	clear(t.audited)
 	b.wrong = cmp.Or(b.wrong, b.readAudit())
-	var records []*entry
 	for _, m := range gone(events.StreamLog) {
 		e := t.lies[m.Seq]
 		if delete(t.lies, m.Seq); e == nil {
 			continue // it was not looked at yet, so nobody was told of it
 		}
 		if t.hurt[e.vp] = true; e.rec != nil {
-			records = append(records, e)
+			t.lost = append(t.lost, e)
 			k := [2]string{e.rec.Aggregate, e.rec.ID}
 			t.lives[k] = slices.DeleteFunc(t.lives[k], func(x *entry) bool { return x == e })
 		}
@@ -400,32 +407,32 @@ func (b *book) lost(before map[string][]fakejs.Stored) {
 			t.lies[m.Seq] = e
 		}
 	}
-	b.owe(records)
+	b.owe()
 	b.next, b.removed = s.Last(events.StreamLog)+1, s.Removed(events.StreamLog)
 }
 
-// owe notes the partitions of which somebody still knows what they have lost.
-func (b *book) owe(lost []*entry) {
-	newest := map[int]uint64{}
-	for seq, e := range b.tale.lies {
-		if e.rec != nil {
-			newest[e.vp] = max(newest[e.vp], seq)
-		}
-	}
-	ckpts := map[int]owner.Checkpoint{}
+// owe notes the partitions of which somebody still knows what they have lost,
+// after this power cut or one before.
+func (b *book) owe() {
+	t := b.tale
+	known := map[int]owner.Checkpoint{}
 	for _, m := range b.w.server.Messages(events.StreamCkpt, 0) {
 		var vp int
 		var c owner.Checkpoint
 		if _, err := fmt.Sscanf(m.Subject, "penstock.ckpt.%d", &vp); err == nil && json.Unmarshal(m.Data, &c) == nil {
-			ckpts[vp] = c
+			known[vp] = c
 		}
 	}
-	for _, e := range lost {
+	clear(t.owed)
+	for _, e := range t.lost {
+		if there := t.lies[e.seq]; there != nil && there.hash == e.hash {
+			continue
+		}
 		switch {
-		case max(ckpts[e.vp].Last, ckpts[e.vp].Seq) > newest[e.vp]:
-			b.tale.owed[e.vp] = fmt.Sprintf("its checkpoint knows sequence %d, and %v is lost", max(ckpts[e.vp].Last, ckpts[e.vp].Seq), e)
-		case b.tale.audited[e.seq] == e.hash:
-			b.tale.owed[e.vp] = fmt.Sprintf("the audit log has what is lost: %v", e)
+		case known[e.vp].Last == e.seq && known[e.vp].Hash == e.hash:
+			t.owed[e.vp] = fmt.Sprintf("its checkpoint knows what is lost: %v", e)
+		case t.audited[e.seq] == e.hash:
+			t.owed[e.vp] = fmt.Sprintf("the audit log has what is lost: %v", e)
 		}
 	}
 }
@@ -497,7 +504,7 @@ func (b *book) last() error {
 func (t *tale) alive() error {
 	for _, id := range t.runs() {
 		s := t.run(id)
-		if s.Done() {
+		if s.Done() || t.adrift[id] {
 			continue
 		}
 		d, err := t.definitions(s.Catalog, t.cats.Current().Digest, s.Workflow)
