@@ -35,7 +35,7 @@ var checks = []check{
 	{id: "I7", what: "no acknowledged decision is lost", told: decided},
 	{id: "I9", what: "a decision counts for what it named", see: namesItsRun},
 	{id: "I11", what: "a decision after the end of the question does not count", see: inTime},
-	{id: "I12", what: "a timer does not fire early", see: notEarly},
+	{id: "I12", what: "a timer fires once, and not early", see: notEarly},
 	{id: "I13", what: "after a cancel only what cleans up begins", see: notAfterCancel},
 	{id: "I14", what: "only the owner writes", see: owned},
 	{id: "I15", what: "the audit log has every record once, in order", end: audited},
@@ -233,8 +233,8 @@ func decided(t *tale, a acknowledged) error {
 	return fmt.Errorf("the decision %s of %s on %s was acknowledged and stands nowhere", a.in.ID, a.in.By, a.id)
 }
 
-// namesItsRun: a decision that counts stands where it was given, and was given
-// by whom it names.
+// namesItsRun: a decision that counts stands where it was given, was given by
+// whom it names, and is about what was asked.
 func namesItsRun(t *tale, e *entry) error {
 	s, ok := e.state.(*run.State)
 	if !ok {
@@ -251,6 +251,12 @@ func namesItsRun(t *tale, e *entry) error {
 			}) {
 				return fmt.Errorf("the decision of %s on %s counts, and was never given to this run", d.User, a.State)
 			}
+		}
+	}
+	if d := e.rec.In.Decide; d != nil && e.rec.Answer.Status == events.StatusApplied {
+		before, _ := t.before(e).state.(*run.State)
+		if before.Open == nil || before.Open.State != d.State || before.Open.Content != d.Content {
+			return fmt.Errorf("a decision counts that is about %s in %s, which was not asked", d.Content, d.State)
 		}
 	}
 	return nil
@@ -279,14 +285,18 @@ func inTime(t *tale, e *entry) error {
 	return nil
 }
 
-// notEarly: a timer is recorded only when something was due, by a clock that is
-// not wrong by more than what is believed.
+// notEarly: a timer is recorded once, and only when something was due, by a
+// clock that is not wrong by more than what is believed.
 func notEarly(t *tale, e *entry) error {
 	if e.rec == nil || e.rec.In.Kind != record.InTimer {
 		return nil
 	}
 	if by := time.Duration(e.rec.T-e.at.UnixMilli()) * time.Millisecond; !e.at.IsZero() && by > mostBelieved {
 		return fmt.Errorf("a timer fires by a clock that is %v ahead", by)
+	}
+	key := strings.Join([]string{e.rec.Aggregate, e.rec.ID, e.rec.In.ID}, " ")
+	if t.fired[key]++; t.fired[key] > 1 {
+		return errors.New("a timer fires for the second time")
 	}
 	before := t.before(e)
 	if before == nil {

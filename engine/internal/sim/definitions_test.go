@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/penstock-cd/penstock/workflows"
@@ -112,17 +114,33 @@ spec:
     - {roles: [people], allow: [run.start, run.read, run.approve, run.cancel, run.pause, run.retry]}
 `
 
-// catalogs are the definitions of all engines: those in force, and those of before.
+// catalogs are the definitions of all engines: one set is in force, and the
+// others are those of before.
 type catalogs struct {
-	now  *workflows.Catalog
-	olds map[string]*workflows.Catalog
+	all []*workflows.Catalog
+	at  atomic.Int64
 }
 
-func (c *catalogs) Current() *workflows.Catalog { return c.now }
+// theCatalogs are the definitions, and others that come in their place.
+func theCatalogs(t *testing.T) *catalogs {
+	others := strings.NewReplacer("wait: {for: 3s}", "wait: {for: 5s}", "retry: {attempts: 3,", "retry: {attempts: 2,",
+		"next: done, onInconclusive: ask", "next: done, onInconclusive: stopped").Replace(definitions)
+	return &catalogs{all: []*workflows.Catalog{compile(t, definitions), compile(t, others)}}
+}
+
+// anew are the same as at the beginning.
+func (c *catalogs) anew() *catalogs { return &catalogs{all: c.all} }
+
+// change puts others in force.
+func (c *catalogs) change() { c.at.Add(1) }
+
+func (c *catalogs) Current() *workflows.Catalog { return c.all[c.at.Load()%int64(len(c.all))] }
 
 func (c *catalogs) ByDigest(digest string) (*workflows.Catalog, error) {
-	if cat := c.olds[digest]; cat != nil {
-		return cat, nil
+	for _, cat := range c.all {
+		if cat.Digest == digest {
+			return cat, nil
+		}
 	}
 	return nil, fmt.Errorf("there are no definitions %s", digest)
 }

@@ -172,7 +172,7 @@ func (e *engine) assemble(log *journal.Log, tasks, out journal.Publisher) error 
 	index := projection.New()
 	e.log = log
 	e.hands = &hands{e: e, running: map[string]func(){}}
-	e.relay = relay.New(relay.Options{Journal: log, Tasks: tasks, Out: out, Key: e.w.key, Log: quiet,
+	e.relay = relay.New(relay.Options{Journal: e.w.plan.journal(log), Tasks: tasks, Out: out, Key: e.w.key, Log: quiet,
 		Pool: func(ctx context.Context, pool, kind string) error {
 			return ensureConsumer(ctx, e.conn["tasks"], pool, kind)
 		}})
@@ -180,7 +180,7 @@ func (e *engine) assemble(log *journal.Log, tasks, out journal.Publisher) error 
 		Beat: time.Second + time.Duration(1+e.w.luck(e.instance, 9999)), // not at an instant at which something else ends
 		Self: lease.Member{Instance: e.instance, Version: "sim", Core: run.CoreVersion, Record: record.FormatVersion, Offers: singletons}})
 	l := e.lease
-	e.owner = owner.New(owner.Options{Journal: log, Catalogs: e.w.cats, Relay: e.relay, Observe: index.Observe, Instance: e.instance,
+	e.owner = owner.New(owner.Options{Journal: e.w.plan.journal(log), Catalogs: e.w.cats, Relay: e.relay, Observe: index.Observe, Instance: e.instance,
 		Beat: beat, BeatOut: beatOut, Log: quiet, Send: e.send, Lost: func(vp int, _ error) { l.Lost(vp) },
 		Wall: e.wall, Mono: mono, Asleep: func() time.Duration { return 0 }, ClockHeld: func(why string) {
 			if why != "" {
@@ -247,7 +247,11 @@ func (e *engine) singleton(ctx context.Context, name string) {
 		e.mu.Lock()
 		log, o := e.log, e.owner
 		e.mu.Unlock()
-		audit.NewWriter(audit.Options{Source: log, Store: auditStore{audit.Open(conn), conn}, Instance: e.instance, Stop: o.Stop, Log: quiet}).Run(ctx)
+		audit.NewWriter(audit.Options{Source: log, Store: auditStore{audit.Open(conn), conn}, Instance: e.instance, Log: quiet, Stop: func(vp int, err error) {
+			if !e.w.plan.unwatched {
+				o.Stop(vp, err)
+			}
+		}}).Run(ctx)
 	case "janitor":
 		e.mu.Lock()
 		log := e.log

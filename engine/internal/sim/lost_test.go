@@ -15,7 +15,7 @@ import (
 // lost records stops: nothing is recorded, granted or issued there. All else
 // goes on (I19).
 func TestALostTailStopsItsPartitionsAndNoOthers(t *testing.T) {
-	cats := newCatalogs(compile(t, definitions))
+	cats := theCatalogs(t)
 	for lost := 1; lost <= 3; lost += 2 {
 		p := healthy()
 		p.seed = uint64(lost)

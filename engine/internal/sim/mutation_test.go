@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -36,8 +37,9 @@ type history struct {
 
 func lived(t *testing.T) history {
 	t.Helper()
-	h := history{cats: newCatalogs(compile(t, definitions))}
+	h := history{cats: theCatalogs(t)}
 	o := simulateAnd(t, healthy(), h.cats, func(w *world) {
+		h.cats = w.cats
 		h.messages, h.audited, h.target = w.book.all, w.book.tale.audited, w.target
 	})
 	if o.err != nil {
@@ -151,6 +153,24 @@ func TestEveryCheckCanFail(t *testing.T) {
 			list[found(t, list, cause(record.InTimer))].at = epoch.Add(-time.Hour)
 			return list
 		},
+		"I12 twice": func(_ *tale, list []*entry) []*entry {
+			i := found(t, list, cause(record.InTimer))
+			return slices.Insert(list, i, list[i])
+		},
+		"I9 about something else": func(_ *tale, list []*entry) []*entry {
+			e := list[found(t, list, cause(record.InDecide))]
+			e.rec.In.Decide = new(*e.rec.In.Decide)
+			e.rec.In.Decide.Content = "another"
+			return list
+		},
+		"I19": func(tl *tale, list []*entry) []*entry {
+			tl.stopped = map[int]error{7: errors.New("for nothing")}
+			return list
+		},
+		"I19 of what goes on": func(tl *tale, list []*entry) []*entry {
+			tl.hurt[7], tl.owed[7] = true, "its checkpoint knows more"
+			return list
+		},
 		"I13": func(_ *tale, list []*entry) []*entry {
 			i := found(t, list, cause(record.InAttemptStart))
 			previous(list, i).state.(*run.State).Cancel = &run.Cancelled{By: "ana"}
@@ -227,7 +247,7 @@ func (h history) replay(t *testing.T, c check, change func(*tale, []*entry) []*e
 // wrong runs seeds until one is reported, with what it is reported as.
 func wrong(t *testing.T, seeds int, change func(*plan), ids ...string) {
 	t.Helper()
-	cats := newCatalogs(compile(t, definitions))
+	cats := theCatalogs(t)
 	var others []string
 	for seed := range seeds {
 		p := draw(uint64(seed + 1))
@@ -262,9 +282,38 @@ func TestAMissingFenceIsReported(t *testing.T) {
 	}, "I14", "I2")
 }
 
+// Without faults, nothing is left in the end of what is over but what says where
+// LOG ends.
+func TestWhatIsOverIsRemovedInTheEnd(t *testing.T) {
+	p := healthy()
+	p.ages = true
+	if o := simulate(t, p, theCatalogs(t)); o.err != nil || o.seen["records removed"] == 0 {
+		t.Errorf("%v; seen: %v", o.err, o.seen)
+	}
+}
+
 // A janitor that does not wait for the audit log is reported.
 func TestAHastyJanitorIsReported(t *testing.T) {
 	wrong(t, 5, func(p *plan) { p.hasty = true }, "I16")
+}
+
+// forgetful has no checkpoints, and no word of what is newest.
+type forgetful struct{ journal.Journal }
+
+func (forgetful) LoadCheckpoints(context.Context) (map[int][]byte, error) { return nil, nil }
+func (forgetful) Interruptions() uint64                                   { return 0 }
+
+// That nobody looks whether the end of the record was lost is reported.
+func TestALossThatNobodySeesIsReported(t *testing.T) {
+	wrong(t, 10, func(p *plan) {
+		p.sync, p.unwatched = journal.SyncLazy, true
+		p.journal = func(j journal.Journal) journal.Journal { return forgetful{j} }
+		for i := range p.deeds {
+			if p.deeds[i].fault() {
+				p.deeds[i].what = "power cut"
+			}
+		}
+	}, "I19")
 }
 
 // losing is a publisher that says of every third message that it is stored,

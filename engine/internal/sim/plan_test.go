@@ -26,7 +26,9 @@ type plan struct {
 	// To show that what is checked can fail.
 	broken    fakejs.Broken
 	publisher func(journal.Publisher) journal.Publisher
+	journal   func(journal.Journal) journal.Journal
 	hasty     bool // the janitor waits for nobody
+	unwatched bool // nobody compares LOG with the audit log
 }
 
 // deed is something that is done to the world, so many milliseconds after its
@@ -63,7 +65,7 @@ const lasts = 90_000
 func draw(seed uint64) plan {
 	rng := rand.New(rand.NewPCG(seed, 0xfa17))
 	p := plan{seed: seed, engines: 1 + rng.IntN(3), workers: 1 + rng.IntN(3), lasts: lasts * time.Millisecond, sync: journal.SyncAlways, patience: 20 * time.Minute,
-		publisher: func(p journal.Publisher) journal.Publisher { return p }}
+		publisher: func(p journal.Publisher) journal.Publisher { return p }, journal: func(j journal.Journal) journal.Journal { return j }}
 	if rng.IntN(2) == 0 {
 		p.sync = journal.SyncLazy
 	}
@@ -78,7 +80,7 @@ func draw(seed uint64) plan {
 		name := []string{"job", "release", "tenant", "parent"}[rng.IntN(4)]
 		p.deeds = append(p.deeds, deed{at: rng.IntN(lasts / 2), what: "start " + name, who: []string{"ana", "marta"}[rng.IntN(2)], n: i})
 	}
-	add(6+rng.IntN(10), []string{"approve", "approve", "approve", "reject", "cancel", "pause", "repeat", "repeat", "push", "signal"}, func() string {
+	add(6+rng.IntN(10), []string{"approve", "approve", "approve", "misread", "reject", "define", "cancel", "pause", "repeat", "repeat", "push", "signal"}, func() string {
 		return []string{"ana", "marta", "li"}[rng.IntN(3)]
 	})
 	// Some seeds see one kind of fault only, some see many, few see none.
@@ -102,8 +104,10 @@ var requests = map[string]func(*world, deed){
 	"start release": begin("release"),
 	"start tenant":  begin("tenant"),
 	"start parent":  begin("parent"),
-	"approve":       decide(events.Approve),
-	"reject":        decide(events.Reject),
+	"approve":       decide(events.Approve, false),
+	"reject":        decide(events.Reject, false),
+	"misread":       decide(events.Approve, true),
+	"define":        func(w *world, _ deed) { w.cats.change() },
 	"cancel": func(w *world, d deed) {
 		if id := w.book.pick(d.n); id != "" {
 			w.command(d.who, record.Run, id, record.Input{ID: fmt.Sprintf("%s:cancel-%d", d.who, d.n), Kind: record.InCancel, Admin: true,
@@ -145,18 +149,22 @@ func begin(workflow string) func(*world, deed) {
 }
 
 // decide decides on an approval that is open, as soon as there is one.
-func decide(decision string) func(*world, deed) {
+// What was misread is something else than what is asked.
+func decide(decision string, misread bool) func(*world, deed) {
 	return func(w *world, d deed) {
 		id, s := w.book.open(d.n)
 		if id == "" {
 			if time.Since(epoch) < w.plan.lasts {
-				w.later(1000, func() { decide(decision)(w, d) })
+				w.later(1000, func() { decide(decision, misread)(w, d) })
 			}
 			return
 		}
-		c := fmt.Sprintf("%s-%d", decision, d.n)
+		c, content := fmt.Sprintf("%s-%d", decision, d.n), s.Open.Content
+		if misread {
+			c, content = "misread-"+c, record.Hash([]byte(content))
+		}
 		w.command(d.who, record.Run, id, record.Input{ID: d.who + ":" + c, Kind: record.InDecide,
-			Decide: &events.Decide{ID: c, Run: id, State: s.At, Decision: decision, Content: s.Open.Content, NotAfter: time.Now().Add(15 * time.Minute)}})
+			Decide: &events.Decide{ID: c, Run: id, State: s.At, Decision: decision, Content: content, NotAfter: time.Now().Add(15 * time.Minute)}})
 	}
 }
 

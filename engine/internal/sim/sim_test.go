@@ -68,7 +68,7 @@ func setting(name string, otherwise int) int {
 // and comes to rest afterwards. PENSTOCK_SIM_SEEDS says how many seeds are
 // tried, PENSTOCK_SIM_FROM with which to begin.
 func TestWhateverBefallsItTheInstallationKeepsItsPromises(t *testing.T) {
-	cats := newCatalogs(compile(t, definitions))
+	cats := theCatalogs(t)
 	n, first := setting("PENSTOCK_SIM_SEEDS", seeds), setting("PENSTOCK_SIM_FROM", 1)
 	var events, records uint64
 	struck, seen := map[string]int{}, map[string]int{}
@@ -76,7 +76,8 @@ func TestWhateverBefallsItTheInstallationKeepsItsPromises(t *testing.T) {
 		p := draw(uint64(seed))
 		o := simulate(t, p, cats)
 		if o.err != nil {
-			report(t, p, cats, o)
+			told, _ := report(t, p, cats, o)
+			t.Error(told)
 		}
 		events, records = events+o.steps, records+uint64(o.records)
 		for name, times := range o.faults {
@@ -108,7 +109,7 @@ func TestASeedGivesTheSameRunAgain(t *testing.T) {
 	if shuffled {
 		t.Skip("the race detector has goroutines run in an order that no seed decides")
 	}
-	cats := newCatalogs(compile(t, definitions))
+	cats := theCatalogs(t)
 	n, first := setting("PENSTOCK_SIM_TWICE", 3), setting("PENSTOCK_SIM_FROM", 1)
 	for seed := first; seed < first+n; seed++ {
 		a, b := simulate(t, draw(uint64(seed)), cats), simulate(t, draw(uint64(seed)), cats)
