@@ -8,6 +8,7 @@ import (
 
 	"github.com/penstock-cd/penstock/engine/internal/audit"
 	"github.com/penstock-cd/penstock/engine/internal/janitor"
+	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
 )
 
@@ -36,6 +37,60 @@ func (e *Engine) watchRecord(ctx context.Context) {
 		Owns:     e.owner.Owns,
 		Stop:     e.stopPartition, Window: watchWindow, Log: e.o.Log,
 	})
+}
+
+// missing tells which partitions have lost records that the audit log has.
+// Where that cannot be told, since the audit log cannot be read, they go on:
+// it holds nothing that is decided by.
+func (e *Engine) missing(ctx context.Context, vps []int) (map[int]error, error) {
+	lost, err := audit.Lost(ctx, e.audit, e.log)
+	if err == nil {
+		err = e.afterDamage(ctx, vps, lost)
+	}
+	if err != nil && ctx.Err() == nil {
+		e.o.Log.Error("the record could not be compared with the audit log", "error", err)
+		return nil, nil
+	}
+	return lost, err
+}
+
+// mendCheckpoints has partitions whose checkpoint cannot be read stopped, also
+// when nothing shows that any more.
+func (e *Engine) mendCheckpoints(ctx context.Context) error {
+	log, ours := e.log.(*journal.Log)
+	if !ours || !e.alone() {
+		return nil
+	}
+	instead, err := json.Marshal(owner.Checkpoint{Stop: "its checkpoint could not be read, since the store's file is damaged: it is not known whether records were lost"})
+	if err != nil {
+		return err
+	}
+	vps, err := log.MendCheckpoints(ctx, e.js.engine, instead)
+	if len(vps) > 0 {
+		e.o.Log.Error("the file of the checkpoints is damaged", "partitions", vps)
+	}
+	return err
+}
+
+// afterDamage compares all of the record with the audit log where the server
+// says that files of the record were damaged.
+func (e *Engine) afterDamage(ctx context.Context, vps []int, lost map[int]error) error {
+	damaged, err := journal.Damaged(ctx, e.js.engine)
+	if err != nil || !damaged {
+		return err
+	}
+	e.o.Log.Error("the files of the record are damaged: before anything goes on all of it is compared with the audit log, which takes a while")
+	v := &audit.Verifier{Log: e.log, Store: e.audit, Definitions: e.defs}
+	for _, vp := range vps {
+		r, err := v.Partition(ctx, vp, time.Now().Add(-watchWindow))
+		if err != nil {
+			return err
+		}
+		if err := r.Broken(); err != nil {
+			lost[vp] = err
+		}
+	}
+	return nil
 }
 
 // removeRecords removes from the store what only the audit log need keep.

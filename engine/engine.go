@@ -230,6 +230,9 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	if e.log, err = journal.Open(ctx, e.js.engine, journal.Options{Sync: o.Sync}); err != nil {
 		return err
 	}
+	if err := e.mendCheckpoints(ctx); err != nil {
+		return err
+	}
 	e.audit = audit.Open(e.js.engine)
 	e.notes = audit.NewNotes(e.audit, o.Instance, o.Log)
 	if e.kv, err = e.js.engine.KeyValue(ctx, events.BucketDefs); err != nil {
@@ -257,7 +260,7 @@ func (e *Engine) start(ctx context.Context) error {
 	e.tasks, e.out = newBacklog("tasks", tasks), newBacklog("events", out)
 	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
 	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Full: e.broker.Full, Queued: e.relay.Prepare, Stopped: e.partitionStopped, ClockHeld: e.clockHeld,
-		Wall: e.wall, Mono: e.mono, Send: e.send, Lost: e.lost, Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
+		Wall: e.wall, Mono: e.mono, Send: e.send, Lost: e.lost, Missing: e.missing, Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
 	}

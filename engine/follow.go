@@ -145,7 +145,10 @@ func (f *follower) run(ctx context.Context) error {
 }
 
 func (f *follower) tell(e journal.Entry) {
-	if !strings.HasPrefix(e.Subject, "penstock.log.") {
+	if e.Damaged {
+		f.logger.Error("a record cannot be read, since the store's file is damaged; lists may not show what it tells of", "subject", e.Subject, "sequence", e.Seq)
+	}
+	if e.Damaged || !strings.HasPrefix(e.Subject, "penstock.log.") {
 		return
 	}
 	entry, err := owner.EntryOf(e)

@@ -6,6 +6,7 @@
 //	ledger_test.go      what was promised and what was done, kept outside
 //	crash_test.go       engine, worker and NATS killed: at every step, at random
 //	disk_linux_test.go  a disk that does not sync, is slow, or loses power
+//	damage_test.go      files of the store whose bits or ends are not what they were
 //	diskfull_test.go    a disk or store that is full
 //	container_test.go   an event becomes a finished run across containers
 //	cluster_test.go     three NATS servers, engines and workers, whose parts fail

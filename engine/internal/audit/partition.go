@@ -138,6 +138,10 @@ func (p *partition) readLog(ctx context.Context) error {
 		if e.Seq > p.pos {
 			return ErrEnough
 		}
+		if e.Damaged {
+			p.damaged(e.Seq)
+			return p.pace(ctx)
+		}
 		key := strings.TrimPrefix(e.Subject, strings.TrimSuffix(p.filter(), ">"))
 		p.span(key, e)
 		hash := sha256.Sum256(e.Data)
@@ -152,6 +156,11 @@ func (p *partition) readLog(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// damaged notes that LOG cannot read what it has.
+func (p *partition) damaged(seq uint64) {
+	p.found = append(p.found, problem{seq: seq, grave: true, text: fmt.Sprintf("partition %d: a record up to sequence %d cannot be read in the store: its file is damaged", p.vp, seq)})
 }
 
 // span notes that LOG has a record of an aggregate.
@@ -293,6 +302,10 @@ func (p *partition) reload(ctx context.Context, f folded) (state any, known bool
 // readNewer folds what the audit log does not have yet.
 func (p *partition) readNewer(ctx context.Context) error {
 	return p.v.Log.Select(ctx, p.filter(), p.pos+1, func(e journal.Entry) error {
+		if e.Damaged {
+			p.damaged(e.Seq)
+			return p.pace(ctx)
+		}
 		key := strings.TrimPrefix(e.Subject, strings.TrimSuffix(p.filter(), ">"))
 		p.span(key, e)
 		p.fold(ctx, key, e.Subject, e.Seq, 0, e.Data)

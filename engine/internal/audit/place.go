@@ -215,6 +215,15 @@ func (t tail) against(ctx context.Context, log Source, limit uint64) (loss *Loss
 			end = limit
 			return ErrEnough
 		}
+		if e.Damaged {
+			for seq := end + 1; seq <= e.Seq; seq++ {
+				if _, known := t.entries[seq]; known {
+					differ = append(differ, seq)
+				}
+			}
+			end = e.Seq
+			return nil
+		}
 		end = e.Seq
 		was, known := t.entries[e.Seq]
 		if vp, key, err := split(e.Subject); known && err == nil && vp == was.vp && key == was.key && sha256.Sum256(e.Data) == was.hash {

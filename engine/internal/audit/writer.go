@@ -149,7 +149,7 @@ func (w *Writer) reconcile(ctx context.Context, at place) (place, error) {
 	}
 	w.o.Log.Error("the end of the record was lost: the audit log has more of it than the store", "from", loss.From, "to", loss.To, "partitions", loss.Partitions)
 	for _, vp := range loss.Partitions {
-		w.stop(vp, fmt.Errorf("its newest records were lost: the audit log has records up to sequence %d, the store has others, or none, from %d on", loss.To, loss.From))
+		w.stop(vp, loss.err())
 	}
 	now := w.o.Now()
 	pos := min(at.pos, loss.From-1)
@@ -204,6 +204,9 @@ type taken struct {
 func (g *group) take(ctx context.Context, e journal.Entry) error {
 	g.turn <- struct{}{}
 	defer func() { <-g.turn }()
+	if e.Damaged { // it is missing, as the next one shows
+		return nil
+	}
 	if e.Seq > g.next {
 		g.missing = append(g.missing, [2]uint64{g.next, e.Seq - 1})
 		g.w.o.Log.Error("records are missing in the store", "from", g.next, "to", e.Seq-1)

@@ -434,3 +434,48 @@ func (p purged) History(ctx context.Context, subject string) ([]journal.Entry, e
 	all, err := p.Journal.History(ctx, subject)
 	return all[len(all)-p.keep:], err
 }
+
+// A loss that was written down is not forgotten when the engine starts again:
+// until somebody has confirmed it, whoever takes the partition is told.
+func TestALossIsKnownUntilItIsConfirmed(t *testing.T) {
+	l := newLogged(t)
+	for i := range 30 {
+		l.add(fmt.Sprint("r", i))
+	}
+	l.add("lost")
+	l.run(l.writer("a"))
+	l.mem.LoseTail(1)
+	vp := events.Partition(record.Run, "lost")
+	for _, when := range []string{"found by whoever takes the partition", "written down by the writer"} {
+		lost, err := Lost(t.Context(), l.store, l.log)
+		if err != nil || len(lost) != 1 || lost[vp] == nil {
+			t.Errorf("%s: lost %v, %v; want partition %d", when, lost, err, vp)
+		}
+		if when == "found by whoever takes the partition" {
+			l.writeLoss()
+		}
+	}
+	if err := PutEpoch(t.Context(), l.store, "b", Epoch{Partition: vp, By: "admin", Reason: "it was looked at"}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if lost, err := Lost(t.Context(), l.store, l.log); err != nil || len(lost) != 0 {
+		t.Errorf("after an epoch: lost %v, %v", lost, err)
+	}
+}
+
+// writeLoss runs a writer until it has written down a loss.
+func (l *logged) writeLoss() {
+	ctx, stop := context.WithCancel(l.Context())
+	var work sync.WaitGroup
+	work.Go(func() { l.writer("b").Run(ctx) })
+	l.await(func() (written bool) {
+		_ = l.store.Read(ctx, Query{}, func(raw Raw) error {
+			m, err := decode(raw)
+			written = written || err == nil && m.Loss != nil
+			return err
+		})
+		return written
+	})
+	stop()
+	work.Wait()
+}

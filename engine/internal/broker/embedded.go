@@ -31,6 +31,7 @@ func (b *Broker) startEmbedded(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	b.forgetWrongIndexes()
 	if b.server, err = server.NewServer(options); err != nil {
 		return fmt.Errorf("embedded nats server: %w", err)
 	}

@@ -380,12 +380,16 @@ func moment(about ...string) time.Duration {
 
 // API implements journal.Transport for reading the last message of a subject.
 func (c *Client) API(ctx context.Context, name string, body []byte) ([]byte, error) {
+	if in, ok := strings.CutPrefix(name, "STREAM.INFO."); ok {
+		return c.streamInfo(ctx, in, body)
+	}
 	in, ok := strings.CutPrefix(name, "STREAM.MSG.GET.")
 	if !ok {
 		return nil, fmt.Errorf("the fake JetStream does not know %s", name)
 	}
 	var q struct {
 		Last string `json:"last_by_subj"`
+		Next string `json:"next_by_subj"`
 		Seq  uint64 `json:"seq"`
 	}
 	if err := json.Unmarshal(body, &q); err != nil {
@@ -393,7 +397,10 @@ func (c *Client) API(ctx context.Context, name string, body []byte) ([]byte, err
 	}
 	answer, err := call(ctx, c, in, "last", q.Last, func(_ *Server, st *stream, _ Fate) (any, error) {
 		m := st.get(q.Seq)
-		if q.Seq == 0 {
+		switch {
+		case q.Next != "":
+			m = st.nextOf(q.Next, q.Seq)
+		case q.Seq == 0:
 			m = st.lastOf(q.Last)
 		}
 		if m == nil {
@@ -409,6 +416,41 @@ func (c *Client) API(ctx context.Context, name string, body []byte) ([]byte, err
 		return nil, err
 	}
 	return json.Marshal(answer)
+}
+
+// streamInfo answers what a stream is, with the subjects that are asked for.
+func (c *Client) streamInfo(ctx context.Context, name string, body []byte) ([]byte, error) {
+	var q struct {
+		Filter string `json:"subjects_filter"`
+		Offset int    `json:"offset"`
+	}
+	if err := json.Unmarshal(body, &q); err != nil {
+		return nil, err
+	}
+	answer, err := call(ctx, c, name, "stream.info", q.Filter, func(s *Server, st *stream, _ Fate) (any, error) {
+		info := s.state(st, q.Filter)
+		if q.Offset > 0 { // all were in the first answer
+			info.State.Subjects = nil
+		}
+		return info, nil
+	})
+	if refused := new(jetstream.APIError); errors.As(err, &refused) {
+		answer, err = map[string]any{"error": Refusal{refused.Code, int(refused.ErrorCode), refused.Description}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(answer)
+}
+
+// nextOf gives the first message of matching subjects from a sequence on.
+func (st *stream) nextOf(filter string, seq uint64) *message {
+	for _, m := range st.msgs {
+		if m.seq >= seq && Matches(filter, m.subject) {
+			return m
+		}
+	}
+	return nil
 }
 
 // Publish implements jetstream.JetStream.

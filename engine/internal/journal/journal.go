@@ -63,6 +63,10 @@ type Entry struct {
 	Subject string    //
 	Data    []byte    // not shared with anybody
 	Time    time.Time // when the server stored it, by the server's clock
+	// Damaged says that the server has a record there and cannot read it: there
+	// is no Data. Where the reading goes in order, Subject is not known, and it
+	// may be several, of which the last has the sequence Seq.
+	Damaged bool
 }
 
 // Journal is the record and its checkpoints. All methods may be called from
@@ -142,7 +146,8 @@ type Journal interface {
 	// only.
 	Checkpoint(ctx context.Context, data map[int][]byte) error
 
-	// LoadCheckpoints gives the checkpoints of all partitions that have one.
+	// LoadCheckpoints gives the checkpoints of all partitions that have one;
+	// an empty one is there and cannot be read.
 	LoadCheckpoints(ctx context.Context) (map[int][]byte, error)
 
 	// Close sends what waits, waits for what is on its way until ctx ends,

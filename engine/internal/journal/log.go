@@ -406,13 +406,32 @@ func (l *Log) forgetCheckpoints(vps []int) {
 // LoadCheckpoints implements Journal.
 func (l *Log) LoadCheckpoints(ctx context.Context) (map[int][]byte, error) {
 	all := map[int][]byte{}
-	err := l.lastPerSubject(ctx, events.StreamCkpt, []string{"penstock.ckpt.*"}, func(e Entry) error {
-		var vp int
-		if _, err := fmt.Sscanf(e.Subject, "penstock.ckpt.%d", &vp); err != nil || checkPartitions([]int{vp}) != nil {
-			return fmt.Errorf("checkpoint on %s: no such partition", e.Subject)
+	r := &reader{l: l, stream: events.StreamCkpt, filters: []string{ckptFilter}, lasts: true, fn: records(func(e Entry) error {
+		if e.Damaged {
+			return nil
+		}
+		vp, _, err := checkpointOf(e.Subject)
+		if err != nil {
+			return err
 		}
 		all[vp] = e.Data
 		return nil
-	})
-	return all, err
+	})}
+	if err := r.untilLasts(ctx); err != nil {
+		return all, err
+	}
+	return all, l.missedCheckpoints(ctx, all)
+}
+
+const ckptFilter = "penstock.ckpt.*"
+
+// checkpointOf gives the partition whose checkpoints lie on a subject.
+func checkpointOf(subject string) (vp int, probe bool, err error) {
+	if subject == probeCkpt {
+		return 0, true, nil
+	}
+	if _, err := fmt.Sscanf(subject, "penstock.ckpt.%d", &vp); err != nil || checkPartitions([]int{vp}) != nil {
+		return 0, false, fmt.Errorf("checkpoint on %s: no such partition", subject)
+	}
+	return vp, false, nil
 }

@@ -27,11 +27,16 @@ type reader struct {
 	idle    func(context.Context) error // called when nothing came for a while; may be nil
 	began   func(context.Context) error // called when there is a consumer, and what it gives first is settled; may be nil
 	patient bool                        // outlast errors until the context ends
+
+	given  uint64 // by the present consumer
+	due    uint64 // of the last records: how many subjects there are, at least
+	misses uint64 // how often nothing came though some of them were due
 }
 
 const (
 	fetchSize  = 500
 	fetchWait  = time.Second
+	missWait   = 20 * time.Millisecond
 	retryPause = 200 * time.Millisecond
 
 	// Where there is much, much is asked for at a time: the server gives
@@ -82,19 +87,19 @@ func (r *reader) session(ctx context.Context) (progress bool, err error) {
 		return false, err
 	}
 	defer r.drop(cons)
+	r.given, r.misses = 0, 0
 	if r.began != nil {
 		if err := r.began(ctx); err != nil {
 			return false, err
 		}
 	}
-	var given uint64 // by this consumer
 	size, wait := fetchSize, fetchWait
 	for ctx.Err() == nil {
 		batch, err := cons.Fetch(size, jetstream.FetchMaxWait(wait))
 		if err != nil {
 			return progress, fmt.Errorf("stream %s: reading: %w", r.stream, err)
 		}
-		n, bytes, err := r.giveAll(ctx, batch, &given)
+		n, bytes, err := r.giveAll(ctx, batch)
 		progress = progress || n > 0
 		if err != nil {
 			// Reading on would give out a gap.
@@ -102,11 +107,13 @@ func (r *reader) session(ctx context.Context) (progress bool, err error) {
 			return progress, err
 		}
 		if n == 0 {
-			if err := r.quiet(ctx, cons, given); err != nil {
+			if err := r.quiet(ctx, cons); err != nil {
 				return progress, err
 			}
 		}
-		if size, wait = fetchSize, fetchWait; n >= fetchSize {
+		if size, wait = fetchSize, fetchWait; r.misses > 0 {
+			wait = missWait
+		} else if n >= fetchSize {
 			size, wait = max(1, min(fetchMost, fetchMostBytes*n/max(1, bytes))), fetchMostWait
 		}
 	}
@@ -114,7 +121,7 @@ func (r *reader) session(ctx context.Context) (progress bool, err error) {
 }
 
 // giveAll gives out a batch as it comes.
-func (r *reader) giveAll(ctx context.Context, batch jetstream.MessageBatch, given *uint64) (n, bytes int, err error) {
+func (r *reader) giveAll(ctx context.Context, batch jetstream.MessageBatch) (n, bytes int, err error) {
 	messages := batch.Messages()
 	for {
 		select {
@@ -125,7 +132,7 @@ func (r *reader) giveAll(ctx context.Context, batch jetstream.MessageBatch, give
 				}
 				return n, bytes, nil
 			}
-			if err := r.give(msg, given); err != nil {
+			if err := r.give(msg); err != nil {
 				return n, bytes, err
 			}
 			n++
@@ -144,12 +151,12 @@ func drain(batch jetstream.MessageBatch) {
 	}
 }
 
-func (r *reader) give(msg jetstream.Msg, given *uint64) error {
+func (r *reader) give(msg jetstream.Msg) error {
 	meta, err := msg.Metadata()
 	if err != nil {
 		return fmt.Errorf("stream %s: reading: %w", r.stream, err)
 	}
-	if *given++; meta.Sequence.Consumer != *given {
+	if r.given++; meta.Sequence.Consumer != r.given {
 		return fmt.Errorf("stream %s: reading: a message is missing before %d", r.stream, meta.Sequence.Stream)
 	}
 	if meta.Sequence.Stream < r.next {
@@ -169,11 +176,13 @@ func (r *reader) give(msg jetstream.Msg, given *uint64) error {
 // quiet looks whether nothing came because there is nothing: a server that
 // was restarted has forgotten the consumer, and a message that was lost on its
 // way is missed by nobody while none comes after it.
-func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer, given uint64) error {
+func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer) error {
+	var over error
 	if r.idle != nil {
-		if err := r.idle(ctx); err != nil {
-			return err
-		}
+		over = r.idle(ctx)
+	}
+	if over != nil && r.given >= r.due {
+		return over
 	}
 	ctx, cancel := oneRequest(ctx)
 	defer cancel()
@@ -181,10 +190,18 @@ func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer, given uint6
 	if err != nil {
 		return fmt.Errorf("stream %s: reading: %w", r.stream, err)
 	}
-	if info.Delivered.Consumer != given {
+	if info.Delivered.Consumer != r.given {
 		return fmt.Errorf("stream %s: reading: a message was lost on its way", r.stream)
 	}
-	return nil
+	if r.given < r.due {
+		// The server passes over one that it cannot read, and gives nothing
+		// more until it is asked again.
+		if r.misses++; over != nil && r.misses > r.due-r.given {
+			return over
+		}
+		return nil
+	}
+	return r.pastDamage(ctx)
 }
 
 func (r *reader) consumer(ctx context.Context) (jetstream.Consumer, error) {
@@ -253,13 +270,13 @@ func (r *reader) until(ctx context.Context) error {
 	}
 	fn := r.fn
 	r.fn = func(e Entry) error {
-		if e.Seq > end {
+		if e.Seq > end && !e.Damaged {
 			return errEnough
 		}
 		if err := fn(e); err != nil {
 			return err
 		}
-		if e.Seq == end {
+		if e.Seq >= end {
 			return errEnough
 		}
 		return nil
@@ -277,7 +294,7 @@ func (r *reader) until(ctx context.Context) error {
 func (r *reader) untilLasts(ctx context.Context) error {
 	var end uint64
 	r.began = func(ctx context.Context) (err error) {
-		if end, err = r.end(ctx); err == nil && end < max(r.next, 1) {
+		if end, err = r.end(ctx); err == nil && end < max(r.next, 1) && r.due == 0 {
 			return errEnough
 		}
 		return err
@@ -287,7 +304,7 @@ func (r *reader) untilLasts(ctx context.Context) error {
 		if err := fn(e); err != nil {
 			return err
 		}
-		if e.Seq >= end {
+		if e.Seq >= end && r.given >= r.due {
 			return errEnough
 		}
 		return nil
@@ -316,6 +333,12 @@ func (r *reader) end(ctx context.Context) (end uint64, err error) {
 	}
 	for _, f := range filters {
 		e, err := r.l.last(ctx, r.stream, f)
+		if errors.Is(err, ErrNotFound) && !r.lasts { // or it cannot be read
+			var there state
+			if there, err = r.l.matching(ctx, r.stream, f, 0); len(there.Subjects) > 0 {
+				e.Seq = there.Last
+			}
+		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return 0, err
 		}
@@ -335,7 +358,9 @@ func unwrapFinal(err error) error {
 func (l *Log) History(ctx context.Context, subject string) ([]Entry, error) {
 	var all []Entry
 	r := &reader{l: l, stream: events.StreamLog, filters: []string{subject}, fn: func(e Entry) error {
-		all = append(all, e)
+		if !e.Damaged { // it is a gap
+			all = append(all, e)
+		}
 		return nil
 	}}
 	err := r.until(ctx)
@@ -344,11 +369,15 @@ func (l *Log) History(ctx context.Context, subject string) ([]Entry, error) {
 
 // LastPerSubject implements Journal.
 func (l *Log) LastPerSubject(ctx context.Context, filters []string, fn func(Entry) error) error {
-	return l.lastPerSubject(ctx, events.StreamLog, filters, fn)
-}
-
-func (l *Log) lastPerSubject(ctx context.Context, stream string, filters []string, fn func(Entry) error) error {
-	return (&reader{l: l, stream: stream, filters: filters, lasts: true, fn: records(fn)}).untilLasts(ctx)
+	due, err := l.subjects(ctx, filters)
+	if err != nil {
+		return err
+	}
+	r := &reader{l: l, stream: events.StreamLog, filters: filters, lasts: true, due: due, fn: records(fn)}
+	if err := r.untilLasts(ctx); err != nil || r.given >= r.due {
+		return err
+	}
+	return l.unread(ctx, events.StreamLog, filters, records(fn))
 }
 
 // From implements Journal.

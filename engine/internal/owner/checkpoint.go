@@ -28,8 +28,11 @@ func (c Checkpoint) newest() Mark { return Mark{max(c.Last, c.Seq), c.Hash} }
 
 // readCheckpoint reads a stored checkpoint; nil is that of a partition without one.
 func readCheckpoint(p []byte) (c Checkpoint, err error) {
-	if p == nil {
+	switch {
+	case p == nil:
 		return c, nil
+	case len(p) == 0:
+		return c, errors.New("the store cannot read its checkpoint: its file is damaged")
 	}
 	if err := json.Unmarshal(p, &c); err != nil {
 		return c, fmt.Errorf("its checkpoint cannot be read: %w", err)

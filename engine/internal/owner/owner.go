@@ -65,6 +65,8 @@ type Relay interface {
 	// Release carries out what is left of partitions, until ctx ends, stores
 	// their checkpoints and forgets them.
 	Release(ctx context.Context, vps []int) error
+	// Halt notes in the checkpoint of a partition why it has to stay stopped.
+	Halt(vp int, why string)
 	// Drop forgets a partition that is another engine's.
 	Drop(vp int)
 	Begin(vp int) Ticket
@@ -122,6 +124,10 @@ type Options struct {
 	// Send has a command carried out by whoever owns its partition; Do of
 	// this owner when nil.
 	Send func(ctx context.Context, agg, id string, in record.Input) events.Answer
+	// Missing is asked, of partitions that are being taken, which have lost
+	// records as far as is known apart from them, and why they must not go on.
+	// An error keeps them all from being taken. It may be nil.
+	Missing func(ctx context.Context, vps []int) (map[int]error, error)
 	// Lost is told of a partition that another engine has taken over. Stopped
 	// is told of one that was stopped. They must not block; both may be nil.
 	Lost, Stopped func(vp int, err error)

@@ -157,6 +157,9 @@ func (p *partition) stop(err error) {
 	}
 	p.quiet()
 	p.o.disown(p)
+	if !newer(err) { // which goes on with the newer version
+		p.o.o.Relay.Halt(p.vp, err.Error())
+	}
 	p.o.o.Log.Error("a partition is stopped", "partition", p.vp, "error", err)
 	if p.o.o.Stopped != nil {
 		p.o.o.Stopped(p.vp, err)

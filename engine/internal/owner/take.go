@@ -2,6 +2,7 @@ package owner
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -173,11 +174,41 @@ func (t *taking) take(ctx context.Context) error {
 		return fmt.Errorf("read the record: %w", err)
 	}
 	if t.epoch != nil {
-		if err := t.begins(); err != nil {
-			return err
-		}
+		err = t.begins()
+	} else {
+		err = t.missing(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	return t.relay(ctx)
+}
+
+// missing stops what has lost records that nothing in it tells of.
+func (t *taking) missing(ctx context.Context) error {
+	if t.o.o.Missing == nil {
+		return nil
+	}
+	lost, err := t.o.o.Missing(ctx, t.vps)
+	if err != nil {
+		return fmt.Errorf("compare the record with the audit log: %w", err)
+	}
+	stopped := map[int][]byte{}
+	for _, vp := range t.vps {
+		if t.bad[vp] != nil || lost[vp] == nil {
+			continue
+		}
+		t.bad[vp] = lost[vp]
+		if c := t.ckpts[vp]; c.Stop == "" {
+			c.Stop = lost[vp].Error()
+			stopped[vp], _ = json.Marshal(c) // numbers and texts always encode
+		}
+	}
+	if len(stopped) == 0 {
+		return nil
+	}
+	// Who tells of it now may not do so at the next start.
+	return t.o.o.Journal.Checkpoint(ctx, stopped)
 }
 
 // fewFilters is up to how many partitions are read one by one; for more all
@@ -204,11 +235,16 @@ func (t *taking) read(e journal.Entry) error {
 	if p == nil {
 		return nil
 	}
-	t.newest[vp] = e
+	if e.Seq > t.newest[vp].Seq {
+		t.newest[vp] = e
+	}
 	if slices.Contains(p.skip, e.Seq) {
 		return nil
 	}
-	err := t.recover(p, e)
+	err := errDamaged
+	if !e.Damaged {
+		err = t.recover(p, e)
+	}
 	switch {
 	case err == nil:
 	case t.epoch != nil && !newer(err):
@@ -219,6 +255,9 @@ func (t *taking) read(e journal.Entry) error {
 	}
 	return nil
 }
+
+// errDamaged is a record that the store has and cannot read.
+var errDamaged = errors.New("the store cannot read the record: its file is damaged")
 
 // relay has the relay carry out what was not carried out yet.
 func (t *taking) relay(ctx context.Context) error {
@@ -248,8 +287,8 @@ func (t *taking) relay(ctx context.Context) error {
 // mark is the newest record of a partition.
 func (t *taking) mark(vp int) Mark {
 	e, ok := t.newest[vp]
-	if !ok {
-		return Mark{}
+	if !ok || e.Damaged { // of which the hash is not known
+		return Mark{Seq: e.Seq}
 	}
 	return Mark{e.Seq, record.Hash(e.Data)}
 }

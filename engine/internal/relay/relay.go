@@ -16,6 +16,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
@@ -87,6 +88,7 @@ type part struct {
 	anew           bool             // its checkpoint is to be replaced, whatever it says
 	left           bool             // a ticket was left: the position stays
 	limit          uint64           // at or below this
+	halted         string           // why it has to stay stopped
 	empty          chan struct{}    // closed when no ticket is left, where somebody waits for that
 }
 
@@ -212,6 +214,15 @@ func (p *part) drained(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Halt implements owner.Relay: the next checkpoint says so.
+func (r *Relay) Halt(vp int, why string) {
+	if p := r.parts[vp].Load(); p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.halted = why
 	}
 }
 
@@ -360,43 +371,24 @@ func (r *Relay) publish(group []*ticket) {
 // growing pauses, until it is.
 func (r *Relay) send(p journal.Publisher, msgs []journal.Message, of []*ticket) {
 	for i := range msgs {
-		msgs[i].Done = func(_ uint64, err error) {
+		wait, t, m := 100*time.Millisecond, of[i], &msgs[i]
+		m.Done = func(_ uint64, err error) {
 			if err == nil {
-				r.published(of[i])
+				r.published(t)
 				return
 			}
-			again := &repeat{r: r, p: p, m: msgs[i], t: of[i], i: i, wait: 100 * time.Millisecond}
-			again.m.Done = again.done
-			again.done(0, err)
+			if r.ctx.Err() != nil || t.part.gone.Load() {
+				return
+			}
+			r.again.tell(r.o.Log, m.Subject, err)
+			// In their order, when several of a group come back together.
+			time.AfterFunc(wait+time.Duration(i)*time.Microsecond, func() { p.Publish(*m) })
+			wait = min(2*wait, 10*time.Second)
 		}
 	}
 	if len(msgs) > 0 {
 		p.Publish(msgs...)
 	}
-}
-
-// repeat is a message of a record that is published again until it is stored.
-type repeat struct {
-	r    *Relay
-	p    journal.Publisher
-	m    journal.Message
-	t    *ticket
-	i    int // its place in its group
-	wait time.Duration
-}
-
-func (x *repeat) done(_ uint64, err error) {
-	if err == nil {
-		x.r.published(x.t)
-		return
-	}
-	if x.r.ctx.Err() != nil || x.t.part.gone.Load() {
-		return
-	}
-	x.r.again.tell(x.r.o.Log, x.m.Subject, err)
-	// In their order, when several of a group come back together.
-	time.AfterFunc(x.wait+time.Duration(x.i)*time.Microsecond, func() { x.p.Publish(x.m) })
-	x.wait = min(2*x.wait, 10*time.Second)
 }
 
 // repeats are messages that are published again. While a stream is away they
@@ -557,7 +549,8 @@ func (p *part) moved() (owner.Checkpoint, bool) {
 	if p.stored.Seq >= c.Last {
 		c.Last, c.Hash = p.stored.Seq, p.stored.Hash
 	}
-	return c, p.anew || c.Seq != p.ckpt.Seq || c.Last != p.ckpt.Last || c.Hash != p.ckpt.Hash
+	c.Stop = cmp.Or(c.Stop, p.halted)
+	return c, p.anew || c.Stop != p.ckpt.Stop || c.Seq != p.ckpt.Seq || c.Last != p.ckpt.Last || c.Hash != p.ckpt.Hash
 }
 
 // Close stores last checkpoints and ends the relay.

@@ -78,6 +78,10 @@ func (t *taking) add(vp int, x owner.Taken) {
 
 // read takes a record that is stored behind one of the checkpoints.
 func (t *taking) read(e journal.Entry) error {
+	if e.Damaged {
+		t.damaged(e.Seq)
+		return nil
+	}
 	vp := events.LogPartition(e.Subject)
 	if of, ok := t.known[e.Seq]; ok {
 		err := t.parts[of].ckpt.Check(owner.Mark{Seq: e.Seq, Hash: record.Hash(e.Data)})
@@ -93,6 +97,17 @@ func (t *taking) read(e journal.Entry) error {
 		t.bad[vp] = fmt.Errorf("%s, sequence %d: %w", e.Subject, e.Seq, err)
 	}
 	return nil
+}
+
+// damaged stops every partition that may have a record there which was not
+// carried out: what the store cannot read, it cannot tell the partition of.
+func (t *taking) damaged(seq uint64) {
+	for vp, newest := range t.newest {
+		p := t.parts[vp]
+		if newest > 0 && t.behind[vp] < seq && t.bad[vp] == nil && !p.anew && !slices.Contains(p.ckpt.Skip, seq) {
+			t.bad[vp] = fmt.Errorf("a record up to sequence %d cannot be read, since the store's file is damaged; it may be one of this partition that was not carried out", seq)
+		}
+	}
 }
 
 // take notes what a record says that was not carried out, and sees that it
