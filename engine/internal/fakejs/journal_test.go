@@ -2,10 +2,12 @@ package fakejs_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/fakejs"
@@ -138,4 +140,52 @@ func TestWhatIsOnItsWayFailsInItsOrder(t *testing.T) {
 			t.Fatalf("message %d fails as number %d", got, i)
 		}
 	}
+}
+
+// Who reads on after a power cut is told that what was read is not there any
+// more, also when the stream is as long again by then.
+func TestWhoReadsOnIsToldOfASequenceThatWasUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fakejs.New(fakejs.Options{})
+		admin, c := s.Client("admin"), s.Client("engine")
+		for _, cfg := range journal.Streams(1) {
+			if _, err := admin.CreateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish := func(data string) {
+			if _, err := admin.Publish(t.Context(), "penstock.log.1.run.a", []byte(data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish("first")
+		publish("second")
+		j, err := journal.OpenOn(t.Context(), c, journal.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		read, over := make(chan string, 10), make(chan error, 1)
+		go func() {
+			over <- j.Tail(t.Context(), 1, func(e journal.Entry) error { read <- string(e.Data); return nil })
+		}()
+		<-read
+		<-read
+		s.LoseTail(events.StreamLog, 1)
+		s.Restart(0)
+		s.Reconnect()
+		publish("another")
+		publish("third")
+		if err := <-over; !errors.Is(err, journal.ErrLost) {
+			t.Errorf("the reading ends with %v", err)
+		}
+		if len(read) > 0 {
+			t.Errorf("%q was given", <-read)
+		}
+		if err := j.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		admin.Close()
+		c.Close()
+		time.Sleep(time.Minute) // of the time in here: who waits on a connection waits for less
+	})
 }

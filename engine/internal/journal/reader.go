@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type reader struct {
 	filters []string // none for all
 	lasts   bool     // only the last record of each subject
 	next    uint64   // sequence of the next record to give out, at least
+	last    Entry    // that was given out
 	fn      func(Entry) error
 	idle    func(context.Context) error // called when nothing came for a while; may be nil
 	began   func(context.Context) error // called when there is a consumer, and what it gives first is settled; may be nil
@@ -159,17 +161,20 @@ func (r *reader) give(msg jetstream.Msg) error {
 	if r.given++; meta.Sequence.Consumer != r.given {
 		return fmt.Errorf("stream %s: reading: a message is missing before %d", r.stream, meta.Sequence.Stream)
 	}
-	if meta.Sequence.Stream < r.next {
+	e := Entry{Seq: meta.Sequence.Stream, Subject: msg.Subject(), Data: msg.Data(), Time: meta.Timestamp}
+	if e.Seq == r.last.Seq && (e.Subject != r.last.Subject || !bytes.Equal(e.Data, r.last.Data)) {
+		return final{fmt.Errorf("stream %s: %d is another record than the one that has been read already: %w", r.stream, e.Seq, ErrLost)}
+	}
+	if e.Seq < r.next {
 		return nil // from before this consumer
 	}
-	e := Entry{Seq: meta.Sequence.Stream, Subject: msg.Subject(), Data: msg.Data(), Time: meta.Timestamp}
 	if err := r.fn(e); err != nil {
 		if errors.Is(err, errEnough) {
 			return err
 		}
 		return final{err}
 	}
-	r.next = e.Seq + 1
+	r.next, r.last = e.Seq+1, e
 	return nil
 }
 
@@ -225,6 +230,9 @@ func (r *reader) consumer(ctx context.Context) (jetstream.Consumer, error) {
 		MemoryStorage:     true,
 		Replicas:          1,
 		InactiveThreshold: 30 * time.Second,
+	}
+	if r.last.Seq > 0 { // once more, to see that it is the same: the stream may have lost its end and be as long again
+		cfg.OptStartSeq = r.last.Seq
 	}
 	if r.lasts {
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverLastPerSubjectPolicy, 0
