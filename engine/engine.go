@@ -268,7 +268,7 @@ func (e *Engine) start(ctx context.Context) error {
 		return err
 	}
 	e.svc, err = service.New(service.Options{Owner: e.peers, Definitions: e.defs, Index: e.index, Journal: e.log, Audit: e.audit, Notes: e.notes, Partitions: e.owner,
-		Broker: e.broker, Emit: e.relay.Emit, Changed: e.applied, Info: e.describe, Hello: e.tellHello, AcceptClock: e.acceptClocks, Log: e.o.Log})
+		Broker: e.broker, Emit: e.relay.Emit, Changed: e.applied, Info: e.describe, Hello: e.tellHello, AcceptClock: e.acceptClocks, OtherEpochs: e.otherEpochs, Log: e.o.Log})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -50,5 +52,51 @@ func TestTheClocksOfAllEnginesAreAcceptedWhicheverIsAsked(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the audit log does not tell of it: %+v", page.Entries)
 		}
+	}
+}
+
+// TestAStoppedPartitionGoesOnWhicheverEngineIsAsked stops a partition of each
+// of two engines, and asks a third one.
+func TestAStoppedPartitionGoesOnWhicheverEngineIsAsked(t *testing.T) {
+	external := natsApart(t)
+	a, b, c := join(t, external, "a"), join(t, external, "b"), join(t, external, "c")
+	until(t, a, b, c)
+	of := map[int]*member{}
+	for _, m := range []*member{a, b} {
+		vp := m.keeper.Held().Partitions.List()[0]
+		m.owner.Stop(vp, errors.New("its record is not what it was"))
+		of[vp] = m
+	}
+	var list events.Epochs
+	c.asks(t, events.VerbNewEpoch, events.NewEpoch{}, &list)
+	if len(list.Epochs) != 2 || of[list.Epochs[0].Partition] == nil || of[list.Epochs[1].Partition] == nil ||
+		!strings.Contains(list.Epochs[0].Stopped, "its record is not what it was") {
+		t.Errorf("stopped are %+v, want those of %v", list.Epochs, of)
+	}
+	for vp, m := range of {
+		var done events.Epochs
+		c.asks(t, events.VerbNewEpoch, events.NewEpoch{Partition: &vp, Reason: "it was looked at", Confirm: true}, &done)
+		if len(done.Epochs) != 1 || !done.Epochs[0].Resumed || len(m.owner.Stopped()) != 0 || !m.owner.Owns(vp) {
+			t.Errorf("partition %d of %s: %+v; stopped there: %v", vp, m.o.Instance, done.Epochs, m.owner.Stopped())
+		}
+		body, err := json.Marshal(events.NewEpoch{Partition: &vp, Reason: "again", Confirm: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := c.svc.Handle(t.Context(), service.Principal{Kind: "admin", Name: "admin"}, events.VerbNewEpoch, body)
+		if again.Code != events.CodeConflict || !strings.Contains(again.Reason, "none of the engines") {
+			t.Errorf("of a partition that goes on it says %+v", again)
+		}
+	}
+	var page events.AuditPage
+	a.asks(t, events.VerbAuditLog, events.ReadAudit{}, &page)
+	noted := 0
+	for _, e := range page.Entries {
+		if e.Kind == "epoch" && e.By == "admin" && e.Reason == "it was looked at" {
+			noted++
+		}
+	}
+	if noted != 2 {
+		t.Errorf("%d epochs are in the audit log, want 2: %+v", noted, page.Entries)
 	}
 }

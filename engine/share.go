@@ -270,6 +270,7 @@ const (
 	topicSources     = "sources"     // how are they? Answered by the engine that watches them
 	topicPoke        = "poke"        // repositories are to be looked at now
 	topicClock       = "clock"       // an administrator says that the clocks are right; all answer
+	topicEpoch       = "epoch"       // an administrator asks what is stopped, or lets it go on; all answer
 )
 
 // toldIn is how long it is waited for all engines to have new definitions.
@@ -330,6 +331,7 @@ func (e *Engine) listenToPeers() error {
 			e.sources.Poke()
 			return nil, nil
 		}),
+		e.peers.Listen(topicEpoch, e.epochsAsked),
 		e.peers.Listen(topicClock, func(context.Context, []byte) (any, error) {
 			return e.acceptClock(), nil
 		}))

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -32,28 +33,49 @@ func (s *Service) newEpoch(ctx context.Context, who Principal, body []byte) (any
 	if req.Confirm && (req.Partition == nil || req.Reason == "") {
 		return nil, refuse(events.CodeInvalid, "to let a partition go on takes its number and a reason")
 	}
-	stopped := s.o.Partitions.Stopped()
-	vps := slices.Sorted(maps.Keys(stopped))
-	if req.Partition != nil {
-		if stopped[*req.Partition] == nil {
-			return nil, refuse(events.CodeConflict, "partition %d is not stopped here; there is nothing to confirm", *req.Partition)
-		}
-		vps = []int{*req.Partition}
+	list, err := s.Epochs(ctx, who.Name, req)
+	if err != nil {
+		return nil, err
 	}
-	out := events.Epochs{Epochs: []events.Epoch{}}
-	for _, vp := range vps {
-		e, err := s.epoch(ctx, who, vp, stopped[vp], req)
+	var unknown error // what other engines have
+	if s.o.OtherEpochs != nil && (req.Partition == nil || len(list) == 0) {
+		var others []events.Epoch
+		others, unknown = s.o.OtherEpochs(ctx, who.Name, req)
+		list = append(list, others...)
+	}
+	switch {
+	case req.Partition != nil && len(list) == 0 && unknown != nil:
+		return nil, refuse(events.CodeConflict, "it is not known whether partition %d goes on: %v", *req.Partition, unknown)
+	case req.Partition != nil && len(list) == 0:
+		return nil, refuse(events.CodeConflict, "partition %d is stopped at none of the engines; there is nothing to confirm", *req.Partition)
+	case unknown != nil:
+		s.o.Log.Warn("not every engine has said which of its partitions are stopped", "error", unknown)
+	}
+	slices.SortFunc(list, func(a, b events.Epoch) int { return cmp.Compare(a.Partition, b.Partition) })
+	return events.Epochs{Epochs: slices.CompactFunc(list, func(a, b events.Epoch) bool { return a.Partition == b.Partition })}, nil
+}
+
+// Epochs does what is asked by an administrator with the stopped partitions
+// that this engine owns.
+func (s *Service) Epochs(ctx context.Context, by string, req events.NewEpoch) ([]events.Epoch, error) {
+	stopped := s.o.Partitions.Stopped()
+	list := []events.Epoch{}
+	for _, vp := range slices.Sorted(maps.Keys(stopped)) {
+		if req.Partition != nil && *req.Partition != vp {
+			continue
+		}
+		e, err := s.epoch(ctx, by, vp, stopped[vp], req)
 		if err != nil {
 			return nil, err
 		}
-		out.Epochs = append(out.Epochs, e)
+		list = append(list, e)
 	}
-	return out, nil
+	return list, nil
 }
 
 // epoch tells what is lost of a partition and, where that is confirmed, lets
 // it go on. What is lost is in the audit log before anything goes on.
-func (s *Service) epoch(ctx context.Context, who Principal, vp int, why error, req events.NewEpoch) (events.Epoch, error) {
+func (s *Service) epoch(ctx context.Context, by string, vp int, why error, req events.NewEpoch) (events.Epoch, error) {
 	e := events.Epoch{Partition: vp, Stopped: why.Error()}
 	v := &audit.Verifier{Log: s.o.Journal, Store: s.o.Audit, Definitions: s.o.Definitions}
 	report, err := v.Partition(ctx, vp, time.Time{})
@@ -67,7 +89,7 @@ func (s *Service) epoch(ctx context.Context, who Principal, vp int, why error, r
 	}
 	err = s.o.Partitions.NewEpoch(ctx, vp, func(begun owner.Epoch) error {
 		e.Checkpoint, e.Last = begun.Known.Last, begun.Newest.Seq
-		entry := audit.Epoch{Partition: vp, Stopped: begun.Stopped, By: who.Name, Reason: req.Reason, Time: s.Now().UnixMilli(),
+		entry := audit.Epoch{Partition: vp, Stopped: begun.Stopped, By: by, Reason: req.Reason, Time: s.Now().UnixMilli(),
 			Last: begun.Newest.Seq, Hash: begun.Newest.Hash, Checkpoint: begun.Known.Last, CheckpointHash: begun.Known.Hash, Lost: report.Lost}
 		for _, u := range begun.Unreadable {
 			entry.Lost = append(entry.Lost, audit.Affected{Aggregate: u.Subject, Why: u.Why})
@@ -78,7 +100,7 @@ func (s *Service) epoch(ctx context.Context, who Principal, vp int, why error, r
 		return e, refuse(events.CodeConflict, "partition %d stays stopped: %v", vp, err)
 	}
 	e.Resumed = true
-	h := events.Happening{By: who.Name, Reason: fmt.Sprintf("partition %d: %s", vp, req.Reason), Reasons: e.Lost}
+	h := events.Happening{By: by, Reason: fmt.Sprintf("partition %d: %s", vp, req.Reason), Reasons: e.Lost}
 	for _, a := range report.Lost {
 		if a.Aggregate == record.Run {
 			h.Runs = append(h.Runs, a.ID)

@@ -72,6 +72,9 @@ type Options struct {
 	Changed     func(ctx context.Context) error // called after definitions changed
 	// Info tells what the engine is, without runs and workers.
 	Info func(ctx context.Context) events.ServerInfo
+	// OtherEpochs has the other engines do what Epochs does here; nil where
+	// there can be none. What has not been heard of is an error, beside the rest.
+	OtherEpochs func(ctx context.Context, by string, req events.NewEpoch) ([]events.Epoch, error)
 	// AcceptClock has all engines believe their clocks.
 	AcceptClock func(ctx context.Context) ([]events.EngineClock, error)
 	// Hello is told of every worker's hello, for the other engines; may be nil.
