@@ -236,6 +236,29 @@ func TestLastPerSubjectGivesTheLastOfEachInOrder(t *testing.T) {
 	}
 }
 
+// A message of the list that was taken for a request which ends before it is
+// given is given to nobody. The journal begins anew when a request was not
+// answered in full. When this fails, the server has mended it.
+func TestLastPerSubjectPassesOverWhatARequestDidNotGet(t *testing.T) {
+	_, js, s := logServer(t)
+	for i := range 3 {
+		publish(t, js, fmt.Sprintf("log.1.run.%d", i), "large enough")
+	}
+	cons, err := s.CreateConsumer(t.Context(), jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+		FilterSubject: "log.>", MemoryStorage: true})
+	check(t, err)
+	none, err := cons.FetchBytes(1, jetstream.FetchMaxWait(patience))
+	check(t, err)
+	for m := range none.Messages() {
+		t.Errorf("%s was given where one byte was asked for", m.Subject())
+	}
+	for i, m := range fetch(t, cons, 2) {
+		if want := fmt.Sprintf("log.1.run.%d", i+1); m.Subject() != want {
+			t.Errorf("%s was given, want %s: the first one is passed over", m.Subject(), want)
+		}
+	}
+}
+
 // RePublish tells what was stored, with its sequence, to who listens.
 func TestRepublishCarriesTheSequence(t *testing.T) {
 	nc, js, _ := logServer(t)

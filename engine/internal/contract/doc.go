@@ -41,6 +41,7 @@
 //	     TestConsumerOfAReaderIsNumberedAndForgottenAtARestart
 //	     TestOrderedConsumerGoesOnWithoutAGap
 //	     TestLastPerSubjectGivesTheLastOfEachInOrder
+//	     TestLastPerSubjectPassesOverWhatARequestDidNotGet
 //	     TestRepublishCarriesTheSequence
 //
 // What is durable, and what a full or killed server does:

@@ -197,7 +197,8 @@ const (
 )
 
 // unread tells of the subjects whose last message was not given because it
-// cannot be read. It reads all of them once more: it is rarely asked.
+// cannot be read, and gives all others, since one may have been passed over for
+// a request that ran out. It reads all of them once more: it is rarely asked.
 func (l *Log) unread(ctx context.Context, stream string, filters []string, fn func(Entry) error) error {
 	due, err := l.subjects(ctx, filters)
 	if err != nil {
@@ -206,7 +207,7 @@ func (l *Log) unread(ctx context.Context, stream string, filters []string, fn fu
 	seen := map[string]bool{}
 	again := &reader{l: l, stream: stream, filters: filters, lasts: true, due: due, fn: func(e Entry) error {
 		seen[e.Subject] = true
-		return nil
+		return fn(e) // the one that was not given may be given now
 	}}
 	if err := again.untilLasts(ctx); err != nil {
 		return err

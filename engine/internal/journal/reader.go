@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,9 +31,10 @@ type reader struct {
 	began   func(context.Context) error // called when there is a consumer, and what it gives first is settled; may be nil
 	patient bool                        // outlast errors until the context ends
 
-	given  uint64 // by the present consumer
-	due    uint64 // of the last records: how many subjects there are, at least
-	misses uint64 // how often nothing came though some of them were due
+	gave   []uint64 // the sequences of last records that were given out, rising
+	given  uint64   // by the present consumer
+	due    uint64   // of the last records: how many subjects there are, at least
+	misses uint64   // how often nothing came though some of them were due
 }
 
 const (
@@ -46,6 +48,10 @@ const (
 	fetchMost      = 8000
 	fetchMostBytes = 16 << 20 // about, by the records before
 	fetchMostWait  = 2 * time.Second
+	// Of the last records as much is to come before a request runs out: the one
+	// that the server has in its hands then is given to nobody, now or later. It
+	// is found to be missing at the end, which costs another reading of all.
+	fetchLastsWait = 10 * time.Second
 )
 
 func (r *reader) read(ctx context.Context) error {
@@ -117,6 +123,9 @@ func (r *reader) session(ctx context.Context) (progress bool, err error) {
 			wait = missWait
 		} else if n >= fetchSize {
 			size, wait = max(1, min(fetchMost, fetchMostBytes*n/max(1, bytes))), fetchMostWait
+			if r.lasts {
+				wait = fetchLastsWait
+			}
 		}
 	}
 	return progress, ctx.Err()
@@ -167,6 +176,9 @@ func (r *reader) give(msg jetstream.Msg) error {
 	}
 	if e.Seq < r.next {
 		return nil // from before this consumer
+	}
+	if r.lasts {
+		r.gave = append(r.gave, e.Seq)
 	}
 	if err := r.fn(e); err != nil {
 		if errors.Is(err, errEnough) {
@@ -385,7 +397,13 @@ func (l *Log) LastPerSubject(ctx context.Context, filters []string, fn func(Entr
 	if err := r.untilLasts(ctx); err != nil || r.given >= r.due {
 		return err
 	}
-	return l.unread(ctx, events.StreamLog, filters, records(fn))
+	fn = records(fn)
+	return l.unread(ctx, events.StreamLog, filters, func(e Entry) error {
+		if _, before := slices.BinarySearch(r.gave, e.Seq); before {
+			return nil
+		}
+		return fn(e)
+	})
 }
 
 // From implements Journal.

@@ -2,9 +2,11 @@ package journal_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -15,6 +17,7 @@ import (
 type meddling struct {
 	journal.Transport
 	before func()
+	fetch  func(jetstream.Consumer, int) (jetstream.MessageBatch, error) // of the next consumer; may be nil
 }
 
 func (m *meddling) Stream(ctx context.Context, name string) (jetstream.Stream, error) {
@@ -32,7 +35,22 @@ func (s *meddled) CreateConsumer(ctx context.Context, cfg jetstream.ConsumerConf
 		s.m.before = nil
 		before()
 	}
-	return s.Stream.CreateConsumer(ctx, cfg)
+	cons, err := s.Stream.CreateConsumer(ctx, cfg)
+	if fetch := s.m.fetch; fetch != nil && err == nil {
+		s.m.fetch = nil
+		return &passing{cons, fetch}, nil
+	}
+	return cons, err
+}
+
+// passing is a consumer of which others do the fetching.
+type passing struct {
+	jetstream.Consumer
+	fetch func(jetstream.Consumer, int) (jetstream.MessageBatch, error)
+}
+
+func (p *passing) Fetch(n int, _ ...jetstream.FetchOpt) (jetstream.MessageBatch, error) {
+	return p.fetch(p.Consumer, n)
 }
 
 // meddledLog is a journal that owns partition 1, below which somebody meddles.
@@ -108,5 +126,50 @@ func TestManyRecordsAndLargeOnesAreReadInOrder(t *testing.T) {
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %d records, %v", name, len(got), err)
 		}
+	}
+}
+
+// The server gives a record to nobody when the request for which it has taken
+// it off its list ends just then. It is given all the same.
+func TestNoSubjectIsMissedThatTheServerPassesOver(t *testing.T) {
+	// A request that may have less than a record has bytes ends in that way.
+	passOver := func(c jetstream.Consumer) error {
+		b, err := c.FetchBytes(1, jetstream.FetchMaxWait(time.Second))
+		if err != nil {
+			return err
+		}
+		for range b.Messages() {
+			return errors.New("a record has no bytes")
+		}
+		return nil
+	}
+	for name, at := range map[string]int{"when a request runs out": 1, "unnoticed": 0} {
+		t.Run(name, func(t *testing.T) {
+			l, m := meddledLog(t)
+			const records = 10
+			for i := range records {
+				store(t, l, fmt.Sprint("r", i), []byte("x"))
+			}
+			fetches := 0
+			m.fetch = func(c jetstream.Consumer, n int) (jetstream.MessageBatch, error) {
+				if fetches++; fetches <= at {
+					return c.Fetch(3) // less than is asked for
+				}
+				if fetches == at+1 {
+					if err := passOver(c); err != nil {
+						return nil, err
+					}
+				}
+				return c.Fetch(n, jetstream.FetchMaxWait(time.Second))
+			}
+			got := map[string]int{}
+			err := l.LastPerSubject(t.Context(), []string{"penstock.log.>"}, func(e journal.Entry) error {
+				got[e.Subject]++
+				return nil
+			})
+			if err != nil || len(got) != records {
+				t.Errorf("%d subjects of %d: %v, %v", len(got), records, got, err)
+			}
+		})
 	}
 }
