@@ -186,8 +186,9 @@ func (w *world) fetch(c jetstream.Consumer, n int) (msgs []jetstream.Msg) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		w.say("given %s %q: stream %d, consumer %d, time %d, left %d", m.Subject(), m.Data(), meta.Sequence.Stream, meta.Sequence.Consumer,
-			meta.NumDelivered, meta.NumPending)
+		// How many are left is not compared: a consumer hears of a message after
+		// its publisher does, and the real server's count is too low until then.
+		w.say("given %s %q: stream %d, consumer %d, time %d", m.Subject(), m.Data(), meta.Sequence.Stream, meta.Sequence.Consumer, meta.NumDelivered)
 		msgs = append(msgs, m)
 	}
 	w.say("fetched: %v", b.Error())

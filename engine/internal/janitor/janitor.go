@@ -106,7 +106,7 @@ func tasks(ctx context.Context, js jetstream.JetStream) error {
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", events.StreamTasks, err)
 	}
-	taken, err := floors(ctx, s, info.State.LastSeq)
+	taken, err := floors(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -129,9 +129,9 @@ func tasks(ctx context.Context, js jetstream.JetStream) error {
 }
 
 // floors tells for each place, "penstock.task.<pool>.<kind>", up to where its
-// tasks were taken and acknowledged. last is a sequence that the stream had
-// before, so that an idle consumer has had everything up to there.
-func floors(ctx context.Context, s jetstream.Stream, last uint64) (map[string]uint64, error) {
+// tasks were taken and acknowledged. That a consumer says that nothing is
+// pending counts for nothing: it hears of a message after the publisher does.
+func floors(ctx context.Context, s jetstream.Stream) (map[string]uint64, error) {
 	out := map[string]uint64{}
 	list := s.ListConsumers(ctx)
 	for c := range list.Info() {
@@ -140,9 +140,6 @@ func floors(ctx context.Context, s jetstream.Stream, last uint64) (map[string]ui
 			continue // not one of ours
 		}
 		floor := c.AckFloor.Stream
-		if c.NumPending == 0 && c.NumAckPending == 0 {
-			floor = max(floor, last)
-		}
 		if known, ok := out[place]; ok {
 			floor = min(floor, known)
 		}
