@@ -53,13 +53,13 @@ var (
 		"pub $JS.API.CONSUMER.DURABLE.CREATE.PENSTOCK_TASKS.x", "pub $JS.API.CONSUMER.DELETE.PENSTOCK_TASKS.default-build",
 		"pub $JS.API.CONSUMER.MSG.NEXT.PENSTOCK_TASKS.gpu-build", "pub $JS.API.CONSUMER.INFO.PENSTOCK_TASKS.gpu-build",
 		"pub $JS.ACK.PENSTOCK_TASKS.gpu-build.1.2.3.4.5", "pub $JS.ACK.>", "pub $JS.API.>",
-		"pub penstock.task.default.build.0", "pub penstock.log.0.run.r1", "pub penstock.own.0", "pub penstock.vp.0",
+		"pub penstock.task.default.build.0", "pub penstock.log.0.run.r1", "pub penstock.own.0", "pub penstock.vp.0", "pub penstock.vp.255", "pub penstock.engines.epoch",
 		"pub penstock.ckpt.0", "pub penstock.audit.202601.7", "pub penstock.out.default.prod.app.x", "pub penstock.live.default.prod.app.x",
 		"pub penstock.ev.default.other.key.type", "pub penstock.api.u.carol.run.decide", "pub penstock.api.a.carol.auth.add",
 		"pub penstock.api.w.default.gpu.worker.attempt.finish", "pub penstock.api.w.default.default.other.attempt.finish",
 		"pub $KV.PENSTOCK_DEFS.x", "pub $SYS.REQ.SERVER.PING", "pub _INBOX.carol.abc.1", "pub $SRV.PING",
 		"sub >", "sub _INBOX.>", "sub _INBOX.*.>", "sub _INBOX.carol.>", "sub penstock.>", "sub penstock.api.>", "sub penstock.api.u.>",
-		"sub penstock.task.>", "sub penstock.output.>", "sub penstock.ev.>", "sub penstock.out.>", "sub $JS.EVENT.>", "sub $SYS.>", "sub $JS.API.>",
+		"sub penstock.vp.*", "sub penstock.vp.0", "sub penstock.engines.>", "sub penstock.task.>", "sub penstock.output.>", "sub penstock.ev.>", "sub penstock.out.>", "sub $JS.EVENT.>", "sub $SYS.>", "sub $JS.API.>",
 		"sub _R_.>",
 	}
 
