@@ -31,7 +31,7 @@ func (e *Engine) alarm(typ, reason string) {
 // their stream; it returns at once.
 func (e *Engine) ingressLost(recorded, last uint64) {
 	e.emit("/penstock/events", events.EventRefused, time.UnixMilli(e.peers.Now()).UTC(), events.Happening{Reasons: []string{fmt.Sprintf(
-		"the stream of incoming events was made anew or restored from a backup: it ends at %d, and events up to %d were recorded before; what it has lost must be sent again", last, recorded)}})
+		"the stream of incoming events was made anew, or restored from a backup, or has lost its end: it ends at %d, and events up to %d were recorded before; what it has lost must be sent again", last, recorded)}})
 }
 
 // emit publishes an event that stands in no record.

@@ -492,7 +492,7 @@ func (e *Engine) clean(ctx context.Context) {
 	records.Go(func() { e.removeRecords(ctx) })
 	defer records.Wait()
 	janitor.Run(ctx, janitor.Options{Work: e.js.work, Ext: e.js.ext, Log: e.o.Log,
-		Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, e.kv) }})
+		Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, e.kv, e.js.ext) }})
 }
 
 func (e *Engine) serveHTTP(ctx context.Context) error {

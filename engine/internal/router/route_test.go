@@ -112,7 +112,7 @@ func (w *world) run(n int, answer func(record.Input) events.Answer) (got []recor
 
 func (w *world) mark() uint64 {
 	w.Helper()
-	m, err := router.Mark(w.Context(), w.marks)
+	m, err := router.Mark(w.Context(), w.marks, w.ext)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -138,21 +138,43 @@ func TestEventsAreReadOnceAndInOrder(t *testing.T) {
 	}
 }
 
+// anew makes the stream anew, without what was in it.
+func (w *world) anew() {
+	w.Helper()
+	s, err := w.ext.Stream(w.Context(), events.StreamIngress)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if err := w.ext.DeleteStream(w.Context(), events.StreamIngress); err != nil {
+		w.Fatal(err)
+	}
+	if _, err := w.ext.CreateStream(w.Context(), s.CachedInfo().Config); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// A stream that has lost its end, and is as long again or longer before anybody
+// looks, has none of its events passed over.
+func TestEventsInPlaceOfLostOnesAreNotPassedOver(t *testing.T) {
+	w := newWorld(t)
+	w.publish(1, 2)
+	w.run(2, nil)
+	w.anew()
+	w.publish(3, 4, 5)
+	if m := w.mark(); m != 0 { // nor are they removed
+		t.Errorf("before they are read, the mark stands at %d", m)
+	}
+	got, lost := w.run(3, nil)
+	if len(got) != 3 || !slices.Equal(lost, []uint64{2, 3}) || w.mark() != 3 {
+		t.Errorf("read %d of 3 events, told %v, mark %d", len(got), lost, w.mark())
+	}
+}
+
 func TestAStreamThatWasMadeAnewIsReadFromItsBeginningAndToldOf(t *testing.T) {
 	w := newWorld(t)
 	w.publish(1, 2, 3, 4, 5)
 	w.run(5, nil)
-	s, err := w.ext.Stream(t.Context(), events.StreamIngress)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := s.CachedInfo().Config
-	if err := w.ext.DeleteStream(t.Context(), events.StreamIngress); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.ext.CreateStream(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	w.anew()
 	w.publish(6, 7)
 	got, lost := w.run(2, nil)
 	if len(got) != 2 || !slices.Equal(lost, []uint64{5, 2}) || w.mark() != 2 {

@@ -35,13 +35,20 @@ type Options struct {
 	// Listening gives the runs that listen for an event, not nil when there are
 	// none: all that are recorded as listening when it is called.
 	Listening func(ctx context.Context, event []byte) ([]string, error)
-	// Lost is told when the stream ends before what was recorded of it: it was
-	// made anew, or restored from a backup. It may be nil.
+	// Lost is told when the stream ends before what was recorded of it, or has
+	// another event there: it was made anew, or restored from a backup, or a
+	// power cut has taken its end. It may be nil.
 	Lost func(recorded, last uint64)
 	Log  *slog.Logger
 }
 
 const mark = "router.ingress"
+
+// position is up to where events are recorded.
+type position struct {
+	seq uint64
+	at  int64 // when the event there was stored, by the server's clock; 0 where that is not known
+}
 
 // Run routes until ctx ends.
 func Run(ctx context.Context, o Options) error {
@@ -130,25 +137,25 @@ func (r *reader) close(js jetstream.JetStream) {
 }
 
 func route(ctx context.Context, o Options) error {
-	seq, err := begin(ctx, o)
+	pos, err := begin(ctx, o)
 	if err != nil {
 		return err
 	}
-	r, err := read(ctx, o.Ingress, seq)
+	r, err := read(ctx, o.Ingress, pos.seq)
 	if err != nil {
 		return err
 	}
 	defer r.close(o.Ingress)
-	saved, savedAt, stays := seq, time.Now(), false
+	saved, savedAt, stays := pos, time.Now(), false
 	save := func(ctx context.Context) {
-		if seq == saved {
+		if pos == saved {
 			return
 		}
-		if _, err := o.Marks.Put(ctx, mark, []byte(strconv.FormatUint(seq, 10))); err != nil {
+		if _, err := o.Marks.Put(ctx, mark, fmt.Appendf(nil, "%d %d", pos.seq, pos.at)); err != nil {
 			o.Log.Warn("the position in the events was not stored", "error", err)
 			return
 		}
-		saved, savedAt = seq, time.Now()
+		saved, savedAt = pos, time.Now()
 	}
 	defer func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -157,7 +164,7 @@ func route(ctx context.Context, o Options) error {
 	}()
 	for ctx.Err() == nil {
 		wait := patience
-		if saved != seq {
+		if saved != pos {
 			wait = time.Second
 		}
 		err := r.next(ctx, wait, func(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
@@ -168,7 +175,7 @@ func route(ctx context.Context, o Options) error {
 				stays = true // the mark stays before it; what comes after it goes on
 			}
 			if !stays {
-				seq = meta.Sequence.Stream
+				pos = position{meta.Sequence.Stream, meta.Timestamp.UnixNano()}
 			}
 			if time.Since(savedAt) > time.Second {
 				save(ctx)
@@ -185,43 +192,87 @@ func route(ctx context.Context, o Options) error {
 	return ctx.Err()
 }
 
-// begin gives the sequence to go on behind. A stream that ends before the
-// mark is not the one that the mark was set in: it was made anew or restored
-// from a backup, and all of it is read. What was recorded before is recognised.
-func begin(ctx context.Context, o Options) (uint64, error) {
-	seq, err := Mark(ctx, o.Marks)
-	if err != nil {
-		return 0, err
+// begin gives the position to go on behind. A stream that ends before the mark,
+// or has another event there, is not the one that the mark was set in: it was
+// made anew or restored from a backup, or has lost its end and was written on,
+// and all of it is read. What was recorded before is recognised.
+func begin(ctx context.Context, o Options) (position, error) {
+	pos, err := marked(ctx, o.Marks)
+	if err != nil || pos.seq == 0 {
+		return pos, err
 	}
 	s, err := o.Ingress.Stream(ctx, events.StreamIngress)
 	if err != nil {
-		return 0, fmt.Errorf("stream %s: %w", events.StreamIngress, err)
+		return position{}, fmt.Errorf("stream %s: %w", events.StreamIngress, err)
 	}
-	if last := s.CachedInfo().State.LastSeq; last < seq {
-		o.Log.Error("the stream of incoming events was made anew or restored: it is read from its beginning; events that it has lost must be sent again",
-			"stream", events.StreamIngress, "recorded", seq, "last", last)
-		if o.Lost != nil {
-			o.Lost(seq, last)
-		}
-		// stored at once: later the stream may have grown past the old mark
-		if _, err := o.Marks.Put(ctx, mark, []byte("0")); err != nil {
-			return 0, fmt.Errorf("store the position in the events: %w", err)
-		}
-		return 0, nil
+	same, err := has(ctx, s, pos)
+	if err != nil || same {
+		return pos, err
 	}
-	return seq, nil
+	last := s.CachedInfo().State.LastSeq
+	o.Log.Error("the stream of incoming events was made anew or restored, or has lost its end: it is read from its beginning; events that it has lost must be sent again",
+		"stream", events.StreamIngress, "recorded", pos.seq, "last", last)
+	if o.Lost != nil {
+		o.Lost(pos.seq, last)
+	}
+	// stored at once: later the stream may have grown past the old mark
+	if _, err := o.Marks.Put(ctx, mark, []byte("0")); err != nil {
+		return position{}, fmt.Errorf("store the position in the events: %w", err)
+	}
+	return position{}, nil
 }
 
-// Mark gives the sequence up to which incoming events are recorded.
-func Mark(ctx context.Context, kv jetstream.KeyValue) (uint64, error) {
-	e, err := kv.Get(ctx, mark)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return 0, nil
+// has reports whether a stream still has the event at a position, or had it.
+func has(ctx context.Context, s jetstream.Stream, pos position) (bool, error) {
+	if s.CachedInfo().State.LastSeq < pos.seq {
+		return false, nil
+	}
+	if pos.at == 0 {
+		return true, nil
+	}
+	m, err := s.GetMsg(ctx, pos.seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) { // what is recorded is removed
+		return true, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read the position in the events: %w", err)
+		return false, fmt.Errorf("stream %s: event %d: %w", events.StreamIngress, pos.seq, err)
 	}
-	return strconv.ParseUint(string(e.Value()), 10, 64)
+	return m.Time.UnixNano() == pos.at, nil
+}
+
+// Mark gives the sequence up to which incoming events are recorded; 0 when the
+// stream is not the one that they were read from.
+func Mark(ctx context.Context, kv jetstream.KeyValue, ingress jetstream.JetStream) (uint64, error) {
+	pos, err := marked(ctx, kv)
+	if err != nil || pos.seq == 0 {
+		return 0, err
+	}
+	s, err := ingress.Stream(ctx, events.StreamIngress)
+	if err != nil {
+		return 0, fmt.Errorf("stream %s: %w", events.StreamIngress, err)
+	}
+	if same, err := has(ctx, s, pos); err != nil || !same {
+		return 0, err
+	}
+	return pos.seq, nil
+}
+
+func marked(ctx context.Context, kv jetstream.KeyValue) (pos position, err error) {
+	e, err := kv.Get(ctx, mark)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return pos, nil
+	}
+	if err != nil {
+		return pos, fmt.Errorf("read the position in the events: %w", err)
+	}
+	seq, at, _ := strings.Cut(string(e.Value()), " ")
+	if pos.seq, err = strconv.ParseUint(seq, 10, 64); err == nil && at != "" {
+		pos.at, err = strconv.ParseInt(at, 10, 64)
+	}
+	if err != nil {
+		return pos, fmt.Errorf("read the position in the events: %w", err)
+	}
+	return pos, nil
 }
 
 // What became of an event.

@@ -258,7 +258,7 @@ func (e *engine) singleton(ctx context.Context, name string) {
 		e.mu.Unlock()
 		e.work.Go(func() { e.tidy(ctx, log, conn, kv) })
 		janitor.Run(ctx, janitor.Options{Work: conn, Ext: conn, Log: quiet,
-			Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, kv) }})
+			Mark: func(ctx context.Context) (uint64, error) { return router.Mark(ctx, kv, conn) }})
 	}
 }
 
