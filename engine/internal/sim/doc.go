@@ -8,18 +8,20 @@
 // let through one by one, in an order that the seed decides; between two of
 // them every goroutine waits. Faults are lost, late and unanswered messages,
 // refusals, gaps, frozen and full streams, restarts of the server with
-// forgotten acknowledgements, servers that die in the midst of a batch, crashes,
-// hand-overs, engines that stand still for longer than their lease, interrupted
-// connections, wall clocks that step while the monotonic one goes on, and
-// workers that die, forget to report or report too late.
+// forgotten acknowledgements, servers that die in the midst of a batch, power
+// cuts, crashes, hand-overs, engines that stand still for longer than their
+// lease, interrupted connections, wall clocks that step while the monotonic one
+// goes on, and workers that die, forget to report or report too late.
 //
 // After each step the invariants are checked that the checks list names. Then
 // the faults stop, and every run must end or wait for people. A failure is
 // told with its seed and the shortest script that still fails.
 //
-// A tail of LOG that is lost, with its sequences used again, is no fault of the
-// plans, since what is lost breaks promises; a test of its own loses one of a
-// world at rest (TestALostTailStopsItsPartitionsAndNoOthers).
+// A power cut takes the end of every stream, and its sequences are used again.
+// Of the partitions that have lost something that was acknowledged it is only
+// demanded that they stop, where somebody still knows of it; the others have to
+// keep every promise. It befalls only those plans in which the server syncs now
+// and then.
 //
 // A seed decides everything: the plan, the order of all that passes between the
 // parts, and so the whole history (TestASeedGivesTheSameRunAgain). Go's runtime

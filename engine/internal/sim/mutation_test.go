@@ -251,6 +251,7 @@ func wrong(t *testing.T, seeds int, change func(*plan), ids ...string) {
 	var others []string
 	for seed := range seeds {
 		p := draw(uint64(seed + 1))
+		p.patience = 2 * time.Minute
 		change(&p)
 		o := simulate(t, p, cats)
 		if o.err == nil {

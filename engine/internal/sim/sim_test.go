@@ -54,8 +54,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// seeds are how many are run when nobody says otherwise.
-const seeds = 12
+// seeds are how many are run when nobody says otherwise; of the short form, a third.
+const seeds = 9
 
 func setting(name string, otherwise int) int {
 	if v, err := strconv.Atoi(os.Getenv(name)); err == nil {
@@ -69,7 +69,11 @@ func setting(name string, otherwise int) int {
 // tried, PENSTOCK_SIM_FROM with which to begin.
 func TestWhateverBefallsItTheInstallationKeepsItsPromises(t *testing.T) {
 	cats := theCatalogs(t)
-	n, first := setting("PENSTOCK_SIM_SEEDS", seeds), setting("PENSTOCK_SIM_FROM", 1)
+	usual := seeds
+	if testing.Short() {
+		usual = seeds / 3
+	}
+	n, first := setting("PENSTOCK_SIM_SEEDS", usual), setting("PENSTOCK_SIM_FROM", 1)
 	var events, records uint64
 	struck, seen := map[string]int{}, map[string]int{}
 	for seed := first; seed < first+n; seed++ {
@@ -110,7 +114,7 @@ func TestASeedGivesTheSameRunAgain(t *testing.T) {
 		t.Skip("the race detector has goroutines run in an order that no seed decides")
 	}
 	cats := theCatalogs(t)
-	n, first := setting("PENSTOCK_SIM_TWICE", 3), setting("PENSTOCK_SIM_FROM", 1)
+	n, first := setting("PENSTOCK_SIM_TWICE", 2), setting("PENSTOCK_SIM_FROM", 1)
 	for seed := first; seed < first+n; seed++ {
 		a, b := simulate(t, draw(uint64(seed)), cats), simulate(t, draw(uint64(seed)), cats)
 		if a.hash == b.hash {
