@@ -259,7 +259,7 @@ func (e *Engine) start(ctx context.Context) error {
 	e.index = projection.New()
 	e.tasks, e.out = newBacklog("tasks", tasks), newBacklog("events", out)
 	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
-	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Full: e.broker.Full, Queued: e.relay.Prepare, Stopped: e.partitionStopped, ClockHeld: e.clockHeld,
+	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Serving: e.serving, Full: e.broker.Full, Queued: e.relay.Prepare, Stopped: e.partitionStopped, ClockHeld: e.clockHeld,
 		Wall: e.wall, Mono: e.mono, Send: e.send, Lost: e.lost, Missing: e.missing, Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
@@ -288,6 +288,9 @@ func (e *Engine) deployed(environment string) *record.Deployment {
 	}
 	return nil
 }
+
+// serving is how many live workers take tasks of a kind.
+func (e *Engine) serving(pool, kind string) (n int, known bool) { return e.svc.Serving(pool, kind) }
 
 // observed tells the index, where nothing else does, and whoever else looks,
 // of a state.

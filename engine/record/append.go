@@ -75,6 +75,7 @@ func (in *Input) AppendJSON(b []byte) ([]byte, error) {
 	o.TextsIf("listening", in.Listening)
 	wire.SliceIf(&o, "event", in.Event)
 	o.TextIf("bad", in.Bad)
+	wire.MapIf(&o, "workers", in.Workers)
 	return o.Close()
 }
 

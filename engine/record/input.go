@@ -77,6 +77,7 @@ type Input struct {
 	Listening []string                `json:"listening,omitempty"` // of an event: runs that listen for its type, at the moment it came
 	Event     json.RawMessage         `json:"event,omitempty"`     // a CloudEvent in structured JSON
 	Bad       string                  `json:"bad,omitempty"`       // of an event: why it is none
+	Workers   map[string]int          `json:"workers,omitempty"`   // of a timer: live workers by "pool/kind", of tasks that nobody took in time, as far as known
 }
 
 // Complete reports whether the field of the input's kind is set.

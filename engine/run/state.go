@@ -477,6 +477,18 @@ func (s *State) Queued() [][2]string {
 	return waiting
 }
 
+// NotTaken gives the pool and kind of each task that no worker has taken within
+// its start timeout, which is over at now.
+func (s *State) NotTaken(now int64) [][2]string {
+	var late [][2]string
+	for _, t := range s.Tasks {
+		if t.Status == taskQueued && t.StartBy > 0 && t.StartBy <= now {
+			late = append(late, [2]string{t.Pool, t.Kind})
+		}
+	}
+	return late
+}
+
 // Verdict is the answer to a heartbeat of a worker for an attempt.
 func (s *State) Verdict(task, worker string) string {
 	for _, t := range s.Tasks {

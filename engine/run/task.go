@@ -527,8 +527,7 @@ func (x *step) taskDue(t *Task) {
 		}
 		x.queue(t)
 	case taskQueued:
-		x.drop(t, events.TimedOut, &events.TaskError{Code: events.CodeNotTaken,
-			Message: fmt.Sprintf("no worker of kind %s in pool %s took the task in time", t.Kind, t.Pool)})
+		x.drop(t, events.TimedOut, &events.TaskError{Code: events.CodeNotTaken, Message: x.notTaken(t)})
 	case taskRunning:
 		x.emit(events.TaskRefused, events.Happening{State: t.Path, Worker: t.Worker, Reason: "the task ran past its timeout and its worker did not end it"})
 		if t.Runs == events.RunsRepeatable {
@@ -544,6 +543,21 @@ func (x *step) taskDue(t *Task) {
 	case taskAnalyzing:
 		x.analysisDue(t)
 	}
+}
+
+// notTaken says why nobody has taken a task, as far as whoever gave the input
+// knew of workers.
+func (x *step) notTaken(t *Task) string {
+	alive, known := x.in.Workers[t.Pool+"/"+t.Kind]
+	switch {
+	case known && alive == 0:
+		return fmt.Sprintf("no worker of kind %s is alive in pool %s, so nobody took the task in time", t.Kind, t.Pool)
+	case alive == 1:
+		return fmt.Sprintf("the one live worker of kind %s in pool %s did not take the task in time: it was busy", t.Kind, t.Pool)
+	case known:
+		return fmt.Sprintf("none of the %d live workers of kind %s in pool %s took the task in time: all were busy", alive, t.Kind, t.Pool)
+	}
+	return fmt.Sprintf("no worker of kind %s in pool %s took the task in time", t.Kind, t.Pool)
 }
 
 // givenUp is the outcome of a cancelled task whose worker does not answer.

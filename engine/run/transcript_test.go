@@ -109,6 +109,16 @@ func words(line string) []string {
 	return out
 }
 
+// alive are the live workers of workers=pool/kind:n.
+func alive(named map[string]string) map[string]int {
+	place, text, ok := strings.Cut(named["workers"], ":")
+	n, err := strconv.Atoi(text)
+	if !ok || err != nil {
+		return nil
+	}
+	return map[string]int{place: n}
+}
+
 // args takes k=v words apart; the others are in order under "".
 func args(list []string) (plain []string, named map[string]string) {
 	named = map[string]string{}
@@ -173,12 +183,12 @@ func (p *player) command(line []string) {
 		}
 		p.clock = epoch + d.Milliseconds()
 		if arg(1) == "timer" {
-			p.give(record.Input{Kind: record.InTimer, By: "engine"})
+			p.give(record.Input{Kind: record.InTimer, By: "engine", Workers: alive(named)})
 		}
 	case "approve", "reject", "changes", "delegate", "defer", "escalate", "withdraw":
 		p.person(line[0], plain, named)
 	case "timer":
-		p.give(record.Input{Kind: record.InTimer, By: "engine"})
+		p.give(record.Input{Kind: record.InTimer, By: "engine", Workers: alive(named)})
 	case "why":
 		for _, r := range p.why() {
 			p.reason(r)

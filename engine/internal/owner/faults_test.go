@@ -12,6 +12,7 @@ import (
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
 	"github.com/penstock-cd/penstock/engine/record"
+	"github.com/penstock-cd/penstock/engine/run"
 	"github.com/penstock-cd/penstock/events"
 	"github.com/penstock-cd/penstock/workflows"
 	"github.com/penstock-cd/penstock/workflows/parse"
@@ -185,6 +186,43 @@ func TestAResultIsNotRefusedWhileDefinitionsCannotBeRead(t *testing.T) {
 		t.Errorf("repeated: %+v", a)
 	}
 	f.task(t, "t2", 1) // the environment went on
+}
+
+func TestAStartTimeoutSaysWhetherAWorkerIsAlive(t *testing.T) {
+	const quick = `
+apiVersion: penstock/v1
+kind: Workflow
+metadata: {name: quick}
+spec:
+  initial: work
+  states:
+    work: {task: noop, startTimeout: 1s, next: done, onFail: stopped}
+    done: {final: succeeded}
+    stopped: {final: failed}
+---
+apiVersion: penstock/v1
+kind: TaskKind
+metadata: {name: noop}
+spec: {runs: once}
+`
+	for want, serving := range map[string]func(string, string) (int, bool){
+		"no worker of kind noop is alive in pool default":   func(string, string) (int, bool) { return 0, true },
+		"none of the 3 live workers of kind noop":           func(string, string) (int, bool) { return 3, true },
+		"no worker of kind noop in pool default took":       func(string, string) (int, bool) { return 0, false },
+		"no worker of kind noop in pool default took the t": nil,
+	} {
+		f := startWith(t, owner.Options{Journal: journal.NewMemory(nil).Open(), Catalogs: catalogs{compile(t, quick)}, Instance: "e", Serving: serving})
+		f.begin(t, "r1", "quick")
+		var st *run.State
+		f.out.until(t, "the run ends", func() bool {
+			state, _, err := f.State(t.Context(), record.Run, "r1")
+			st, _ = state.(*run.State)
+			return err == nil && st.Done()
+		})
+		if e := st.Path[0].Error; e == nil || e.Code != events.CodeNotTaken || !strings.Contains(e.Message, want) {
+			t.Errorf("it says %+v, want %s", e, want)
+		}
+	}
 }
 
 func TestADeadlineThatCouldNotBeStoredHidesNoLaterOne(t *testing.T) {

@@ -305,6 +305,9 @@ func (p *partition) step(k key, l *lane, in record.Input) (r *record.Record, nex
 		if prev != nil {
 			r.T = max(now, prev.Now)
 		}
+		if prev != nil && in.Kind == record.InTimer {
+			r.In.Workers = o.serving(prev.NotTaken(r.T))
+		}
 		t := run.Step(d, prev, r.V, r.In, r.T)
 		r.Catalog = d.Now.Digest
 		r.Decisions, r.Events, r.Tasks = t.Decisions, t.Events, t.Tasks
@@ -358,6 +361,20 @@ func (o *Owner) running(d run.Definitions) map[string]record.Source {
 	for _, name := range run.Enters(d.Workflow, d.Now) {
 		if dep := o.o.Running(name); dep != nil && dep.Source.Commit != "" {
 			found[name] = dep.Source
+		}
+	}
+	return found
+}
+
+// serving tells how many live workers take the tasks that nobody took in time.
+func (o *Owner) serving(late [][2]string) map[string]int {
+	if len(late) == 0 || o.o.Serving == nil {
+		return nil
+	}
+	found := map[string]int{}
+	for _, t := range late {
+		if n, known := o.o.Serving(t[0], t[1]); known {
+			found[t[0]+"/"+t[1]] = n
 		}
 	}
 	return found

@@ -163,13 +163,14 @@ const workerSilence = 30 * time.Second
 
 // workerList is who has said hello lately.
 type workerList struct {
+	from time.Time // when it began to listen
 	mu   sync.Mutex
 	seen map[string]events.WorkerInfo
 	at   map[string]time.Time
 }
 
 func newWorkerList() *workerList {
-	return &workerList{seen: map[string]events.WorkerInfo{}, at: map[string]time.Time{}}
+	return &workerList{from: time.Now(), seen: map[string]events.WorkerInfo{}, at: map[string]time.Time{}}
 }
 
 func (l *workerList) hello(pool string, h events.Hello) {
@@ -209,6 +210,13 @@ func (l *workerList) serving(pool, kind string) int {
 		}
 	}
 	return n
+}
+
+// Serving tells how many live workers take tasks of a kind in a pool. known is
+// false while workers may not have said hello yet.
+func (s *Service) Serving(pool, kind string) (n int, known bool) {
+	n = s.workers.serving(pool, kind)
+	return n, n > 0 || time.Since(s.workers.from) > workerSilence
 }
 
 // Workers gives the workers that are alive.
