@@ -145,6 +145,10 @@ type Engine struct {
 	// The clocks, for tests; those of the machine when nil.
 	wall func() time.Time
 	mono func() time.Duration
+
+	// logged gives the log to use in place of the one that was opened, for
+	// tests; nil takes it as it is.
+	logged func(journal.Journal) journal.Journal
 }
 
 // New checks options; it starts nothing.
@@ -232,6 +236,9 @@ func (e *Engine) open(ctx context.Context) (err error) {
 	}
 	if err := e.mendCheckpoints(ctx); err != nil {
 		return err
+	}
+	if e.logged != nil {
+		e.log = e.logged(e.log)
 	}
 	e.audit = audit.Open(e.js.engine)
 	e.notes = audit.NewNotes(e.audit, o.Instance, o.Log)
