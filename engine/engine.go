@@ -266,7 +266,7 @@ func (e *Engine) start(ctx context.Context) error {
 	e.index = projection.New()
 	e.tasks, e.out = newBacklog("tasks", tasks), newBacklog("events", out)
 	e.relay = relay.New(relay.Options{Journal: e.log, Tasks: e.tasks, Out: e.out, Key: e.key, Pool: e.broker.EnsureTaskConsumer, Log: e.o.Log})
-	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Serving: e.serving, Full: e.broker.Full, Queued: e.relay.Prepare, Stopped: e.partitionStopped, ClockHeld: e.clockHeld,
+	e.owner = owner.New(owner.Options{Journal: e.log, Catalogs: e.defs, Relay: e.relay, Observe: e.observed, Running: e.deployed, Serving: e.serving, Absent: e.absent, Full: e.broker.Full, Queued: e.relay.Prepare, Stopped: e.partitionStopped, ClockHeld: e.clockHeld,
 		Wall: e.wall, Mono: e.mono, Send: e.send, Lost: e.lost, Missing: e.missing, Instance: e.o.Instance, Beat: e.o.Heartbeat, BeatOut: e.o.HeartbeatTimeout, Log: e.o.Log})
 	if err := e.ensureConsumers(ctx); err != nil {
 		return err
@@ -294,6 +294,14 @@ func (e *Engine) deployed(environment string) *record.Deployment {
 		return state.Deployed
 	}
 	return nil
+}
+
+// absent reports whether it is certain that an aggregate has no record. Where
+// there is no other engine the index was told of every run that is taken, when
+// it is taken, and of every record since, before it is answered: a start need
+// not ask the store.
+func (e *Engine) absent(agg, id string) bool {
+	return e.tail == nil && agg == record.Run && !e.index.Has(id)
 }
 
 // serving is how many live workers take tasks of a kind.

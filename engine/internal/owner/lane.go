@@ -417,6 +417,10 @@ func (p *partition) load(k key, l *lane) error {
 	if l.loaded {
 		return nil
 	}
+	if l.v == 0 && len(p.skip) == 0 && p.o.o.Absent != nil && p.o.o.Absent(k.agg, k.id) {
+		l.loaded = true
+		return nil
+	}
 	e, err := p.o.o.Journal.Last(p.ctx, l.subject)
 	switch {
 	case errors.Is(err, journal.ErrNotFound) && l.v == 0:

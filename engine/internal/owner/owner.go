@@ -116,6 +116,7 @@ type Options struct {
 	Observe  Observer                                    // may be nil
 	Running  func(environment string) *record.Deployment // what is deployed, as far as known; may be nil
 	Full     func() error                                // why the store takes no more, as far as known; may be nil
+	Absent   func(agg, id string) bool                   // that an aggregate has no record in the journal is certain; may be nil. It is asked of what is owned here
 	Serving  func(pool, kind string) (n int, known bool) // how many live workers take tasks of a kind; may be nil
 	Queued   func(pool, kind string)                     // told at the start of every task that waits for a worker; may be nil
 	Instance string                                      // name of this engine, in its records

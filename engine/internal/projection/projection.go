@@ -165,6 +165,14 @@ func (x *Index) Run(id string) (Line, bool) {
 	return x.runs.line(i), true
 }
 
+// Has reports whether a run was observed.
+func (x *Index) Has(id string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	_, ok := x.runs.find(id)
+	return ok
+}
+
 // Environments gives the names of all environments that are defined or were
 // used, sorted.
 func (x *Index) Environments(cat *workflows.Catalog) []string {
