@@ -148,8 +148,15 @@ func (w *world) anew() {
 	if err := w.ext.DeleteStream(w.Context(), events.StreamIngress); err != nil {
 		w.Fatal(err)
 	}
-	if _, err := w.ext.CreateStream(w.Context(), s.CachedInfo().Config); err != nil {
-		w.Fatal(err)
+	// The server may still be removing the files of the one before.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		_, err := w.ext.CreateStream(w.Context(), s.CachedInfo().Config)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.Fatal(err)
+		}
 	}
 }
 
