@@ -7,6 +7,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,8 +39,9 @@ type Options struct {
 	// Lost is told when the stream ends before what was recorded of it, or has
 	// another event there: it was made anew, or restored from a backup, or a
 	// power cut has taken its end. It may be nil.
-	Lost func(recorded, last uint64)
-	Log  *slog.Logger
+	Lost  func(recorded, last uint64)
+	Retry time.Duration // how often what could not be recorded is tried again; 10 s when 0
+	Log   *slog.Logger
 }
 
 const mark = "router.ingress"
@@ -136,6 +138,24 @@ func (r *reader) close(js jetstream.JetStream) {
 	_ = js.DeleteConsumer(ctx, events.StreamIngress, r.cons.CachedInfo().Name) // it ends by itself when this fails
 }
 
+// routing is a stream of incoming events being read.
+type routing struct {
+	Options
+	pos     position     // up to where events were read
+	saved   position     // the mark
+	savedAt time.Time    //
+	waiting []waiting    // those before pos without a record, in their order
+	triedAt time.Time    // when these were tried last
+	said    map[int]bool // the partitions of which it was told that events of theirs wait
+}
+
+// waiting is an event that could not be recorded when it was read.
+type waiting struct {
+	position
+	before position // of the event before it
+	vp     int      // the partition that it belongs to
+}
+
 func route(ctx context.Context, o Options) error {
 	pos, err := begin(ctx, o)
 	if err != nil {
@@ -146,50 +166,114 @@ func route(ctx context.Context, o Options) error {
 		return err
 	}
 	defer r.close(o.Ingress)
-	saved, savedAt, stays := pos, time.Now(), false
-	save := func(ctx context.Context) {
-		if pos == saved {
-			return
-		}
-		if _, err := o.Marks.Put(ctx, mark, fmt.Appendf(nil, "%d %d", pos.seq, pos.at)); err != nil {
-			o.Log.Warn("the position in the events was not stored", "error", err)
-			return
-		}
-		saved, savedAt = pos, time.Now()
-	}
+	o.Retry = cmp.Or(o.Retry, patience)
+	t := &routing{Options: o, pos: pos, saved: pos, savedAt: time.Now(), said: map[int]bool{}}
 	defer func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		save(last)
+		t.save(last)
 	}()
 	for ctx.Err() == nil {
-		wait := patience
-		if saved != pos {
-			wait = time.Second
+		wait := o.Retry
+		if t.saved != t.mark() {
+			wait = min(wait, time.Second)
 		}
 		err := r.next(ctx, wait, func(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
-			switch one(ctx, o, m, meta) {
-			case ended:
-				return false
-			case held:
-				stays = true // the mark stays before it; what comes after it goes on
-			}
-			if !stays {
-				pos = position{meta.Sequence.Stream, meta.Timestamp.UnixNano()}
-			}
-			if time.Since(savedAt) > time.Second {
-				save(ctx)
-			}
-			return true
+			return t.take(ctx, message{m.Subject(), m.Headers(), m.Data(), position{meta.Sequence.Stream, meta.Timestamp.UnixNano()}})
 		})
 		if err != nil {
 			return err
 		}
-		if time.Since(savedAt) > time.Second {
-			save(ctx)
+		if err := t.again(ctx); err != nil {
+			return err
+		}
+		if time.Since(t.savedAt) > time.Second {
+			t.save(ctx)
 		}
 	}
 	return ctx.Err()
+}
+
+// take has the next event recorded; false when ctx ended first.
+func (t *routing) take(ctx context.Context, m message) bool {
+	switch o := one(ctx, t.Options, m); o.became {
+	case ended:
+		return false
+	case held: // the mark stays before it; what comes after it goes on
+		if len(t.waiting) == 0 {
+			t.triedAt = time.Now()
+			clear(t.said)
+		}
+		if !t.said[o.vp] {
+			t.said[o.vp] = true
+			t.Log.Error("an event cannot be recorded now; it stays in the stream and is tried again, and so are those of its partition behind it",
+				"subject", m.subject, "sequence", m.seq, "partition", o.vp, "reason", o.why.Reason)
+		}
+		t.waiting = append(t.waiting, waiting{m.position, t.pos, o.vp})
+	}
+	t.pos = m.position
+	if time.Since(t.savedAt) > time.Second {
+		t.save(ctx)
+	}
+	return true
+}
+
+// again tries those once more that have no record yet, every few seconds; of a
+// partition that is stopped, only the first. One that is not in the stream as
+// it was gives an error: then all is read from the mark.
+func (t *routing) again(ctx context.Context) error {
+	if len(t.waiting) == 0 || time.Since(t.triedAt) < t.Retry {
+		return nil
+	}
+	s, err := t.Ingress.Stream(ctx, events.StreamIngress)
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", events.StreamIngress, err)
+	}
+	stopped, left := map[int]bool{}, []waiting{}
+	for i, w := range t.waiting {
+		if stopped[w.vp] {
+			left = append(left, w)
+			continue
+		}
+		raw, err := s.GetMsg(ctx, w.seq)
+		if err == nil && raw.Time.UnixNano() != w.at {
+			err = errors.New("another one is in its place")
+		}
+		if err != nil {
+			return fmt.Errorf("stream %s: event %d, which has no record yet: %w", events.StreamIngress, w.seq, err)
+		}
+		o := one(ctx, t.Options, message{raw.Subject, raw.Header, raw.Data, w.position})
+		if o.became == ended {
+			left = append(left, t.waiting[i:]...)
+			break
+		}
+		if o.became == held {
+			stopped[w.vp] = o.why.Code == events.CodeStopped
+			left = append(left, w)
+		}
+	}
+	t.waiting, t.triedAt = left, time.Now()
+	return nil
+}
+
+// mark is up to where everything has a record.
+func (t *routing) mark() position {
+	if len(t.waiting) > 0 {
+		return t.waiting[0].before
+	}
+	return t.pos
+}
+
+func (t *routing) save(ctx context.Context) {
+	pos := t.mark()
+	if pos == t.saved {
+		return
+	}
+	if _, err := t.Marks.Put(ctx, mark, fmt.Appendf(nil, "%d %d", pos.seq, pos.at)); err != nil {
+		t.Log.Warn("the position in the events was not stored", "error", err)
+		return
+	}
+	t.saved, t.savedAt = pos, time.Now()
 }
 
 // begin gives the position to go on behind. A stream that ends before the mark,
@@ -275,38 +359,52 @@ func marked(ctx context.Context, kv jetstream.KeyValue) (pos position, err error
 	return pos, nil
 }
 
-// What became of an event.
+// outcome is what became of an event.
+type outcome struct {
+	became int
+	vp     int           // the partition that it belongs to
+	why    events.Answer // where it is held
+}
+
 const (
 	ended    = iota // ctx ended before anything did
 	recorded        // it has a record
 	held            // it cannot have one now, not even of the reason
 )
 
-// one has one event recorded, however often that takes. An event that cannot
-// be recorded as it is, is recorded as one that starts nothing, with the
-// reason: none is passed over without a record.
-func one(ctx context.Context, o Options, m jetstream.Msg, meta *jetstream.MsgMetadata) int {
-	publisher := publisherOf(m.Subject())
-	in, id := Input(publisher, m.Headers(), m.Data(), fmt.Sprintf("%d@%d", meta.Sequence.Stream, meta.Timestamp.UnixNano()))
-	log := o.Log.With("subject", m.Subject(), "sequence", meta.Sequence.Stream)
+// message is a message of the stream.
+type message struct {
+	subject string
+	header  map[string][]string
+	data    []byte
+	position
+}
+
+// one has one event recorded, however often that takes, unless its partition
+// is stopped: that may take days, and no other event may wait for it. An event
+// that cannot be recorded as it is, is recorded as one that starts nothing,
+// with the reason: none is passed over without a record.
+func one(ctx context.Context, o Options, m message) outcome {
+	publisher := publisherOf(m.subject)
+	in, id := Input(publisher, m.header, m.data, fmt.Sprintf("%d@%d", m.seq, m.at))
+	vp := events.Partition(record.Event, id)
 	wait := 50 * time.Millisecond
 	for {
 		a := do(ctx, o, id, &in)
 		switch {
 		case a.Status == events.StatusError && in.Bad == "":
-			log.Error("an event starts nothing, because it cannot be recorded as it is", "reason", a.Reason)
+			o.Log.Error("an event starts nothing, because it cannot be recorded as it is", "subject", m.subject, "sequence", m.seq, "reason", a.Reason)
 			in.Event, in.Bad = nil, "it cannot be recorded as it is: "+a.Reason
 			continue
-		case a.Status == events.StatusError:
-			log.Error("an event cannot be recorded now; it is tried again at the next start", "reason", a.Reason)
-			return held
+		case a.Status == events.StatusError, a.Code == events.CodeStopped:
+			return outcome{held, vp, a}
 		case a.Status != events.StatusBusy:
-			return recorded
+			return outcome{became: recorded}
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return ended
+			return outcome{became: ended}
 		}
 		wait = min(2*wait, 5*time.Second)
 	}
