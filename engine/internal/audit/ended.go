@@ -13,7 +13,9 @@ type Superseded struct {
 	VP      int
 	Subject string
 	Seq     uint64
-	First   bool // there is none before it
+	Data    []byte
+	Message uint64 // of the audit log that has it
+	First   bool   // there is none before it
 	// Ended says that the aggregate had come to its end with it: what is left
 	// in LOG of it is not needed either, once nobody could begin it again.
 	Ended bool
@@ -25,16 +27,20 @@ const longLived = 64
 
 // Done reads the audit log from message from on, up to what was stored before
 // until, and calls fn with what is superseded: everything of those aggregates
-// up to there is in the audit log. It gives the message to go on from. An
-// error of fn ends the reading before the message that it was called for, and
-// is returned, except ErrEnough.
-func Done(ctx context.Context, s Store, from uint64, until time.Time, fn func(Superseded) error) (next uint64, err error) {
+// up to there is in the audit log. Where partitions are given it reads of these
+// only. It gives the message to go on from. An error of fn ends the reading
+// before the message that it was called for, and is returned, except ErrEnough.
+func Done(ctx context.Context, s Store, from uint64, until time.Time, fn func(Superseded) error, partitions ...int) (next uint64, err error) {
 	at, err := find(ctx, s)
 	if err != nil {
 		return from, err
 	}
 	next = max(from, 1)
-	err = s.Read(ctx, Query{From: next}, func(raw Raw) error {
+	q := Query{From: next}
+	for _, vp := range partitions {
+		q.Filters = append(q.Filters, filterOf(vp))
+	}
+	err = s.Read(ctx, q, func(raw Raw) error {
 		m, err := decode(raw)
 		if err != nil {
 			return err
@@ -51,7 +57,7 @@ func Done(ctx context.Context, s Store, from uint64, until time.Time, fn func(Su
 			if !superseding {
 				continue
 			}
-			if err := fn(Superseded{VP: e.VP, Subject: e.Subject(), Seq: e.Seq, First: h.V == 1, Ended: ended}); err != nil {
+			if err := fn(Superseded{VP: e.VP, Subject: e.Subject(), Seq: e.Seq, Data: e.Data, Message: raw.Seq, First: h.V == 1, Ended: ended}); err != nil {
 				return err
 			}
 		}

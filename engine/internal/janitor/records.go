@@ -1,12 +1,15 @@
 package janitor
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -40,8 +43,10 @@ const (
 //
 // The probes of LOG go when the audit log has passed them.
 //
-// What the relay has not carried out yet stays, whatever its age. Removing is
-// repeated without harm: the mark is stored after it.
+// What the relay has not carried out yet stays, whatever its age, and all of its
+// partition behind it; it is looked at again when that is carried out. So does
+// what LOG has lost the newest record of: there the older ones count again.
+// Removing is repeated without harm: the mark is stored after it.
 type Records struct {
 	Audit audit.Store
 	Log   jetstream.JetStream // of the account that holds LOG
@@ -58,10 +63,25 @@ type Records struct {
 // recordsMark is the key of the mark.
 const recordsMark = "janitor.records"
 
-// position is how far the audit log has been read, by message.
+// position is how far the audit log has been read.
 type position struct {
-	Older uint64 `json:"older"` // the older records of what has ended are gone up to here
-	Last  uint64 `json:"last"`  // their last records too
+	Older mark // the older records of what has ended are gone up to here
+	Last  mark // their last records too
+}
+
+// mark is a message of the audit log, and for each partition that stayed
+// behind, because something of it was not to go yet, the message of that.
+type mark struct {
+	Next uint64
+	Left map[int]uint64
+}
+
+// written is how a position is stored.
+type written struct {
+	Older     uint64         `json:"older"`
+	Last      uint64         `json:"last"`
+	OlderLeft map[int]uint64 `json:"olderLeft,omitempty"`
+	LastLeft  map[int]uint64 `json:"lastLeft,omitempty"`
 }
 
 // Sweep removes what may go, as much as a sweep may. more says that there is more.
@@ -87,19 +107,19 @@ func (r *Records) Sweep(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s := &sweep{r: r, ctx: ctx, log: log, passed: passed, ends: time.Now().Add(sweepTime)}
-	at.Older, err = audit.Done(ctx, r.Audit, at.Older, now().Add(-r.Keep), func(d audit.Superseded) error {
+	s := &sweep{r: r, ctx: ctx, log: log, now: now(), ends: time.Now().Add(sweepTime)}
+	err = s.read(&at.Older, r.Keep, func(d audit.Superseded) (uint64, bool) {
 		if d.First {
-			return nil
+			return 0, true
 		}
-		return s.remove(d, d.Seq) // what is before it
+		return d.Seq, passed[d.VP] >= d.Seq // what is before it
 	})
 	if err == nil {
-		at.Last, err = audit.Done(ctx, r.Audit, at.Last, now().Add(-max(KeepLast, r.Keep)), func(d audit.Superseded) error {
-			if !d.Ended || d.Seq >= end {
-				return nil
+		err = s.read(&at.Last, max(KeepLast, r.Keep), func(d audit.Superseded) (uint64, bool) {
+			if !d.Ended {
+				return 0, true
 			}
-			return s.remove(d, d.Seq+1)
+			return d.Seq + 1, passed[d.VP] >= d.Seq && d.Seq < end
 		})
 	}
 	if stored := r.store(ctx, at, rev); err == nil {
@@ -131,20 +151,77 @@ type sweep struct {
 	r       *Records
 	ctx     context.Context
 	log     jetstream.Stream
-	passed  map[int]uint64
+	now     time.Time
 	ends    time.Time
 	removed int // calls
 }
 
-// remove removes the records of a subject below a sequence.
+// rule gives the sequence below which the records go of what a record has
+// superseded, none when it is 0, and whether they may go now.
+type rule func(audit.Superseded) (below uint64, now bool)
+
+// read goes on reading the audit log and removes what has been in it for long
+// enough, first of the partitions that had stayed behind.
+func (s *sweep) read(at *mark, keep time.Duration, what rule) error {
+	if at.Left == nil {
+		at.Left = map[int]uint64{}
+	}
+	for _, vp := range slices.Sorted(maps.Keys(at.Left)) {
+		if err := s.catchUp(at, vp, what); err != nil {
+			return err
+		}
+	}
+	var err error
+	at.Next, err = audit.Done(s.ctx, s.r.Audit, at.Next, s.now.Add(-keep), func(d audit.Superseded) error {
+		if _, behind := at.Left[d.VP]; behind {
+			return nil
+		}
+		below, now := what(d)
+		if !now {
+			at.Left[d.VP] = d.Message
+			return nil
+		}
+		return s.remove(d, below)
+	})
+	return err
+}
+
+// catchUp does so for a partition that had stayed behind, up to where the others are.
+func (s *sweep) catchUp(at *mark, vp int, what rule) error {
+	behind := false
+	next, err := audit.Done(s.ctx, s.r.Audit, at.Left[vp], s.now, func(d audit.Superseded) error {
+		if d.Message >= at.Next {
+			return audit.ErrEnough
+		}
+		below, now := what(d)
+		if behind = !now; behind {
+			return audit.ErrEnough
+		}
+		return s.remove(d, below)
+	}, vp)
+	if at.Left[vp] = next; err == nil && !behind {
+		delete(at.Left, vp)
+	}
+	return err
+}
+
+// remove removes the records of a subject below a sequence, if LOG has the
+// record that supersedes them.
 func (s *sweep) remove(d audit.Superseded, below uint64) error {
-	if s.passed[d.VP] < d.Seq {
-		return nil // of a partition that is stopped, for example: it stays
+	if below == 0 {
+		return nil
 	}
 	if time.Now().After(s.ends) {
 		return errLater
 	}
 	began := time.Now()
+	m, err := s.log.GetMsg(s.ctx, d.Seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && (m.Subject != d.Subject || !bytes.Equal(m.Data, d.Data)) {
+		return nil // it went with a later one, or is lost
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s: record %d of %s: %w", events.StreamLog, d.Seq, d.Subject, err)
+	}
 	if err := s.log.Purge(s.ctx, jetstream.WithPurgeSubject(d.Subject), jetstream.WithPurgeSequence(below)); err != nil {
 		return fmt.Errorf("stream %s: remove the records of %s below %d: %w", events.StreamLog, d.Subject, below, err)
 	}
@@ -166,15 +243,16 @@ func (r *Records) position(ctx context.Context) (at position, rev uint64, err er
 	if err != nil {
 		return at, 0, fmt.Errorf("read how far records were removed: %w", err)
 	}
-	if err := json.Unmarshal(e.Value(), &at); err != nil {
+	var w written
+	if err := json.Unmarshal(e.Value(), &w); err != nil {
 		return at, 0, fmt.Errorf("read how far records were removed: %w", err)
 	}
-	return at, e.Revision(), nil
+	return position{mark{w.Older, w.OlderLeft}, mark{w.Last, w.LastLeft}}, e.Revision(), nil
 }
 
 // store stores the mark, unless another engine has meanwhile.
 func (r *Records) store(ctx context.Context, at position, rev uint64) error {
-	p, err := json.Marshal(at)
+	p, err := json.Marshal(written{at.Older.Next, at.Last.Next, at.Older.Left, at.Last.Left})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -38,20 +39,8 @@ func newArchive(t testing.TB) *archive {
 	if a.js, err = jetstream.New(w.b.Engine); err != nil {
 		t.Fatal(err)
 	}
-	if err := journal.EnsureStreams(t.Context(), a.js, journal.Streams(1)...); err != nil {
-		t.Fatal(err)
-	}
-	if a.log, err = journal.Open(t.Context(), a.js, journal.Options{Sync: journal.SyncLazy}); err != nil {
-		t.Fatal(err)
-	}
+	a.open()
 	t.Cleanup(func() { _ = a.log.Close(context.Background()) })
-	all := make([]int, events.Partitions)
-	for vp := range all {
-		all[vp] = vp
-	}
-	if err := a.log.Own(t.Context(), all, []byte("owner")); err != nil {
-		t.Fatal(err)
-	}
 	kv, err := a.js.KeyValue(t.Context(), events.BucketDefs)
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +53,25 @@ func newArchive(t testing.TB) *archive {
 	a.r = &janitor.Records{Audit: a.store, Log: a.js, Marks: kv, Passed: func(context.Context) (map[int]uint64, error) { return passed, nil }, Keep: time.Hour,
 		Now: func() time.Time { return time.Now().Add(a.later) }}
 	return a
+}
+
+// open opens LOG, and makes it when it is not there.
+func (a *archive) open() {
+	a.Helper()
+	err := journal.EnsureStreams(a.Context(), a.js, journal.Streams(1)...)
+	if err != nil {
+		a.Fatal(err)
+	}
+	if a.log, err = journal.Open(a.Context(), a.js, journal.Options{Sync: journal.SyncLazy}); err != nil {
+		a.Fatal(err)
+	}
+	all := make([]int, events.Partitions)
+	for vp := range all {
+		all[vp] = vp
+	}
+	if err := a.log.Own(a.Context(), all, []byte("owner")); err != nil {
+		a.Fatal(err)
+	}
 }
 
 // run stores a run of so many records; its last one ends it when done.
@@ -205,6 +213,100 @@ func TestTheLastRecordStaysForAMonthAndHistoryForEver(t *testing.T) {
 	a.tidy()
 	if n := a.records("newest"); n != 1 {
 		t.Errorf("%d records are left of the run that LOG ends with, want 1", n)
+	}
+	a.run("newer", 3, true)
+	a.write()
+	a.tidy()
+	if n := a.records("newest"); n != 0 {
+		t.Errorf("%d records are left of the run that LOG ended with, which it does not any more", n)
+	}
+}
+
+// A partition of which something is not carried out yet, perhaps for days, keeps
+// its records, and no other keeps any because of it. They go afterwards.
+func TestWhatWasNotCarriedOutInTimeIsRemovedLater(t *testing.T) {
+	a := newArchive(t)
+	a.run("stays", 4, true)
+	slow := events.Partition(record.Run, "stays")
+	here := func(from int) string { // a run of the same partition
+		for ; events.Partition(record.Run, fmt.Sprint("r", from)) != slow; from++ {
+		}
+		return fmt.Sprint("r", from)
+	}
+	second := here(0)
+	a.run("goes", 4, true)
+	a.run(second, 4, true)
+	a.write()
+	a.later = 32 * 24 * time.Hour
+	passed, err := a.r.Passed(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	upTo := func(seq uint64) {
+		passed = maps.Clone(passed)
+		passed[slow] = seq
+	}
+	a.r.Passed = func(context.Context) (map[int]uint64, error) { return passed, nil }
+	left := func(want ...int) {
+		t.Helper()
+		a.tidy()
+		a.tidy()
+		if got := []int{a.records("stays"), a.records("goes"), a.records(second)}; !slices.Equal(got, want) {
+			t.Errorf("%v records are left of the runs, want %v", got, want)
+		}
+	}
+	upTo(events.Partitions + 1)
+	left(4, 0, 4)
+	a.run("newest", 4, true)
+	a.write()
+	left(4, 0, 4)
+	upTo(events.Partitions + 4)
+	left(0, 0, 4)
+	upTo(1 << 60)
+	left(0, 0, 0)
+	third := here(1000)
+	a.run(third, 4, true)
+	a.run("last", 1, false)
+	a.write()
+	a.tidy()
+	if n := a.records(third) + a.records("newest"); n != 0 {
+		t.Errorf("%d records are left of runs that have ended after the partition had caught up", n)
+	}
+}
+
+// lose makes LOG anew, as it is after its end was lost: without what was in it.
+func (a *archive) lose() {
+	a.Helper()
+	if err := a.log.Close(a.Context()); err != nil {
+		a.Fatal(err)
+	}
+	if err := a.js.DeleteStream(a.Context(), events.StreamLog); err != nil {
+		a.Fatal(err)
+	}
+	clear(a.hash)
+	a.open()
+}
+
+// What the audit log knows to have ended, LOG may have lost the end of. Then
+// its older records are what there is of it, whatever is in place of the lost one.
+func TestOlderRecordsStayWhenTheLastOneIsLost(t *testing.T) {
+	for name, again := range map[string]func(*archive){
+		"lost":              func(a *archive) { a.run("done", 19, false) },
+		"another's instead": func(a *archive) { a.run("done", 19, false); a.run("other", 1, false) },
+		"another instead":   func(a *archive) { a.run("done", 20, false) },
+	} {
+		a := newArchive(t)
+		a.run("done", 20, true)
+		a.run("newest", 1, false)
+		a.write()
+		a.lose()
+		again(a)
+		before := a.records("done")
+		a.later = 32 * 24 * time.Hour
+		a.tidy()
+		if n := a.records("done"); n != before {
+			t.Errorf("%s: %d records are left of %d", name, n, before)
+		}
 	}
 }
 

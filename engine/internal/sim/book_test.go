@@ -525,14 +525,14 @@ func (t *tale) alive() error {
 }
 
 // left says what is in LOG though it has ended long ago. The very last message
-// stays: it says where LOG ends.
+// stays: it says where LOG ends. So does what has lost something.
 func (b *book) left() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	last := b.w.server.Last(events.StreamLog)
 	for _, seq := range sortedKeys(b.tale.lies) {
 		e := b.tale.lies[seq]
-		if e.rec == nil || e.rec.Aggregate != record.Run || seq == last {
+		if e.rec == nil || e.rec.Aggregate != record.Run || seq == last || b.tale.hurt[e.vp] {
 			continue
 		}
 		s := b.tale.run(e.rec.ID)
