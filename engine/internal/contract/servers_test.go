@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -258,12 +259,9 @@ func newCluster(t *testing.T, n int, change func(*server.Options)) []*server.Ser
 	var routes []*url.URL
 	var ports []int
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		check(t, err)
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-		check(t, l.Close())
+		port := freePort(t)
+		ports = append(ports, port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", port)})
 	}
 	var servers []*server.Server
 	for i, port := range ports {
@@ -275,6 +273,22 @@ func newCluster(t *testing.T, n int, change func(*server.Options)) []*server.Ser
 		servers = append(servers, start(t, o))
 	}
 	return servers
+}
+
+// freePort is one that nobody listens on, of those that the system gives to
+// nobody by itself: it is still free a moment later.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err == nil {
+			check(t, l.Close())
+			return port
+		}
+	}
+	t.Fatal("no free port was found")
+	return 0
 }
 
 // required says that this machine lacks what a test needs: the test is

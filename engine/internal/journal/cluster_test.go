@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"sync"
@@ -116,19 +117,30 @@ func within(t *testing.T, f func(context.Context) error) {
 	}
 }
 
+// freePort is one that nobody listens on, of those that the system gives to
+// nobody by itself: it is still free a moment later.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		port := 20000 + rand.IntN(12000)
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port was found")
+	return 0
+}
+
 func newCluster(t *testing.T, n int) []*server.Server {
 	t.Helper()
 	var routes []*url.URL
 	var ports []int
 	for range n {
 		// Every server must know the others' addresses before it starts.
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, &url.URL{Scheme: "nats", Host: l.Addr().String()})
-		l.Close()
+		port := freePort(t)
+		ports = append(ports, port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", port)})
 	}
 	var servers []*server.Server
 	for i, port := range ports {

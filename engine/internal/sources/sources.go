@@ -302,7 +302,10 @@ func (s *Sources) remember(ctx context.Context, src *source, m definitions.Memor
 		src.log = ""
 	}
 	src.memory = m
-	if err := s.o.Store.Remember(ctx, src.name, m); err != nil && ctx.Err() == nil {
+	// Also when the end has come meanwhile: else it would be told once more.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := s.o.Store.Remember(ctx, src.name, m); err != nil {
 		s.o.Log.Warn("what was told of a source of definitions is not stored", "source", src.name, "error", err)
 	}
 }
