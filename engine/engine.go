@@ -475,10 +475,13 @@ func (e *Engine) settle(ctx context.Context) bool {
 			return false
 		}
 	}
-	if e.keeper.Held().Has(watching) {
+	for e.keeper.Held().Has(watching) { // until another engine is to look at them
 		select {
 		case <-e.begun:
+			return ctx.Err() == nil
+		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
+			return false
 		}
 	}
 	return ctx.Err() == nil
