@@ -5,6 +5,7 @@
 //	road_test.go        one of everything that a run can go through
 //	ledger_test.go      what was promised and what was done, kept outside
 //	crash_test.go       engine, worker and NATS killed: at every step, at random
+//	share_test.go       engines that go on for each other on one server
 //	disk_linux_test.go  a disk that does not sync, is slow, or loses power
 //	damage_test.go      files of the store whose bits or ends are not what they were
 //	diskfull_test.go    a disk or store that is full
