@@ -231,7 +231,17 @@ func TestARestoredPartitionIsStoppedUntilANewEpoch(t *testing.T) {
 	}
 	b.take(t, all()...)
 	b.wantStopped(t, "r1", "restored from a backup")
-	if err := b.NewEpoch(t.Context(), vp, func(owner.Epoch) error { return nil }); err != nil {
+	meanwhile := func(owner.Epoch) error { // it is stopped as long as the epoch has not begun
+		if b.Stopped()[vp] == nil {
+			t.Error("it is not said to be stopped any more, and does not go on yet")
+		}
+		again := b.NewEpoch(t.Context(), vp, func(owner.Epoch) error { return nil })
+		if again == nil || !strings.Contains(again.Error(), "begins already") {
+			t.Errorf("a second epoch meanwhile: %v", again)
+		}
+		return nil
+	}
+	if err := b.NewEpoch(t.Context(), vp, meanwhile); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.Stopped(); len(got) != 0 {

@@ -31,13 +31,18 @@ type Unreadable struct {
 // stopped for a loss, but since a newer version of Penstock has written it.
 func (o *Owner) NewEpoch(ctx context.Context, vp int, confirm func(Epoch) error) error {
 	p := o.parts[vp].Load()
-	if p == nil {
+	switch begins := o.Stopped()[vp] != nil; {
+	case p == nil && begins:
+		return fmt.Errorf("a new epoch of partition %d begins already; ask again in a moment", vp)
+	case p == nil:
 		return fmt.Errorf("partition %d: %w", vp, ErrNotOwner)
 	}
 	why := p.refusing()
 	if !errors.Is(why, ErrStopped) {
 		return fmt.Errorf("partition %d is not stopped; there is nothing to confirm", vp)
 	}
+	o.resume(vp, why)
+	defer o.resume(vp, nil)
 	if err := o.Release(ctx, []int{vp}); err != nil {
 		o.o.Log.Warn("a stopped partition was not given back cleanly", "partition", vp, "error", err)
 	}
@@ -46,6 +51,21 @@ func (o *Owner) NewEpoch(ctx context.Context, vp int, confirm func(Epoch) error)
 		return errors.Join(err, o.Take(ctx, []int{vp}))
 	}
 	return nil
+}
+
+// resume notes that a new epoch of a partition begins, or, without a reason for
+// which it is stopped, that it has begun or not. Until then it is stopped.
+func (o *Owner) resume(vp int, why error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if why == nil {
+		delete(o.resuming, vp)
+		return
+	}
+	if o.resuming == nil {
+		o.resuming = map[int]error{}
+	}
+	o.resuming[vp] = why
 }
 
 // begin takes a partition as it is.

@@ -150,6 +150,7 @@ type Owner struct {
 	parts    [events.Partitions]atomic.Pointer[partition] // those that are held
 
 	mu       sync.Mutex                    // guards changes of parts, and
+	resuming map[int]error                 // stopped ones for which a new epoch begins, and why they are stopped
 	changing [events.Partitions]*partition // those that are being taken or given back
 	before   [events.Partitions]*partition // the latest holding of each
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -184,7 +185,12 @@ func (o *Owner) Stop(vp int, err error) {
 
 // Stopped gives the partitions that are stopped, and why.
 func (o *Owner) Stopped() map[int]error {
-	stopped := map[int]error{}
+	o.mu.Lock()
+	stopped := maps.Clone(o.resuming)
+	o.mu.Unlock()
+	if stopped == nil {
+		stopped = map[int]error{}
+	}
 	for p := range o.held {
 		if why := p.refusing(); errors.Is(why, ErrStopped) {
 			stopped[p.vp] = why
