@@ -114,14 +114,6 @@ func newCluster(t *testing.T, engines, workers int) *cluster {
 	c.image = loadImage(t, c.cli, "penstock", []string{"/penstock"}, append(home, binary(t, buildPenstock, "penstock"),
 		layerFile{"definitions/", 0o755, nil}, layerFile{"definitions/all.yaml", 0o644, []byte(definitions)},
 		inRepository(t, "deployments/compose/external.json", "external.json"), inRepository(t, "deployments/compose/worker.json", "worker.json"))...)
-	t.Cleanup(func() {
-		if t.Failed() {
-			for _, n := range append(append(c.nats, c.engines...), c.workers...) {
-				logs := logsOf(n.c)
-				t.Logf("%s said: %s", n.name, logs[max(0, len(logs)-6000):])
-			}
-		}
-	})
 	c.startNATS()
 	for i := range engines {
 		c.engines = append(c.engines, c.engine(fmt.Sprint("engine-", i+1)))
@@ -205,6 +197,12 @@ func (c *cluster) run(name string, r testcontainers.ContainerRequest, natsPort .
 	if err != nil {
 		c.t.Fatalf("container %s: %v\n%s", name, err, logsOf(made))
 	}
+	c.t.Cleanup(func() {
+		if c.t.Failed() {
+			logs := logsOf(made)
+			c.t.Logf("%s said: %s", name, logs[max(0, len(logs)-6000):])
+		}
+	})
 	return &node{name, made.GetContainerID(), made}
 }
 
