@@ -341,3 +341,45 @@ func TestRunsEnterOneAtATimeInTheirOrder(t *testing.T) {
 		}
 	})
 }
+
+// What people may repeat is remembered in every record of an environment.
+func TestAnEnvironmentThatPeopleFloodStaysSmallAndCanBeFreed(t *testing.T) {
+	l := door(t, "")
+	l.at("2026-03-02T10:00:00Z")
+	l.do(record.Input{ID: "e1", Kind: record.InEnvRequest, Request: &record.EnvRequest{Run: "r1", State: "s"}})
+	order := func(i int, by string) record.Answer {
+		in := record.Input{ID: fmt.Sprint("f", i), Kind: record.InEnvHold, By: by, Admin: true, Hold: &events.HoldEnvironment{ID: fmt.Sprint("f", i), Environment: "production", Reason: "a look"}}
+		if i%2 == 1 {
+			in.Kind = record.InEnvUnhold
+		}
+		return l.do(in).Answer
+	}
+	for i := range 1000 {
+		order(i, "bot")
+	}
+	if a := order(1000, "bot"); a.Status != events.StatusBusy || !strings.Contains(a.Reason, "100 of them by bot") {
+		t.Errorf("somebody who floods it is answered %+v", a)
+	}
+	for i := range 1000 {
+		order(2000+i, fmt.Sprint("bot", i%10))
+	}
+	if a := order(4000, "jonas"); a.Status != events.StatusBusy {
+		t.Errorf("when many flood it, somebody else is answered %+v", a)
+	}
+	if p, err := json.Marshal(l.state); err != nil || len(p) > 64<<10 {
+		t.Errorf("the state has %d bytes: %v", len(p), err)
+	}
+	free := func(id string) record.Answer {
+		return l.do(record.Input{ID: id, Kind: record.InEnvFree, By: "root", Admin: true}).Answer
+	}
+	if a := free("free"); a.Status != events.StatusApplied {
+		t.Errorf("who frees it is answered %+v", a)
+	}
+	if a := free("again"); a.Status == events.StatusApplied {
+		t.Errorf("when it is free, who frees it is answered %+v", a)
+	}
+	l.now += 15*time.Minute.Milliseconds() + 1
+	if a := order(5000, "bot"); a.Status != events.StatusApplied {
+		t.Errorf("15 minutes later it is answered %+v", a)
+	}
+}

@@ -63,6 +63,26 @@ type Seen struct {
 // none is valid longer.
 const remember = 15 * 60 * 1000
 
+// Those that are remembered stand in every record of the environment, so there
+// are bounds: for all of them, and for those of one person, who must not shut
+// out the others.
+const maxSeen, maxSeenOf = 400, 100
+
+// crowded says why no more commands are taken of a person, or "".
+func (e *Environment) crowded(by string) string {
+	theirs := 0
+	for _, s := range e.Seen {
+		if s.By == by {
+			theirs++
+		}
+	}
+	if theirs < maxSeenOf && len(e.Seen) < maxSeen {
+		return ""
+	}
+	return fmt.Sprintf("environment %s was given %d commands within %d minutes, %d of them by %s; no more are taken for now, and this one was not",
+		e.Name, len(e.Seen), remember/60_000, theirs, by)
+}
+
 // LoadEnvironment reads a state from a record.
 func LoadEnvironment(p []byte) (*Environment, error) {
 	var e Environment
@@ -106,7 +126,16 @@ func StepEnvironment(cat *workflows.Catalog, name string, prev *Environment, v i
 			skip(a.Status, a.Code, a.Reason)
 			break
 		}
+		crowded := e.crowded(in.By)
+		if crowded != "" && in.Kind != record.InEnvFree { // which somebody may wait for
+			skip(events.StatusBusy, "", crowded)
+			break
+		}
 		e.command(cat, in, t, v)
+		if a := t.Answer; crowded != "" && a.Status != events.StatusApplied {
+			skip(a.Status, a.Code, a.Reason)
+			break
+		}
 		e.Seen = append(e.Seen, Seen{ID: in.ID, By: in.By, Until: e.Now + remember, Answer: t.Answer})
 	case record.InSendAnswer:
 		e.lost(in.Sent)

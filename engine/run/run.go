@@ -73,7 +73,7 @@ type Transition struct {
 // change by which the same definitions, state and input give another
 // transition, texts included: a run that an older one decided is verified by
 // that one.
-const CoreVersion = 3
+const CoreVersion = 4
 
 // Periods that no definition sets.
 const (
@@ -88,6 +88,8 @@ const (
 	statusAttempts    = 5         // questions about what became of a lost attempt
 	notTakenNotice    = time.Hour // a notification that no worker took by then has failed
 	maxSteps          = 200       // states entered in one step; more is a loop that waits for nothing
+	maxSeen           = 400       // commands of people that are remembered, while they could be repeated
+	maxSeenOf         = 100       // and those of one person
 	maxEnded          = 32        // attempts whose repeated result is recognised
 	maxPath           = 32        // visits kept in the state, besides the latest one of each state; all are in the records
 	maxGiven          = 20        // approvals of one state that are kept

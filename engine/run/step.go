@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/penstock-cd/penstock/engine/record"
 	"github.com/penstock-cd/penstock/events"
@@ -231,7 +232,8 @@ func (x *step) title() string {
 }
 
 // command runs a person's command once: a repeat, by the same person with the
-// same id, is answered as before.
+// same id, is answered as before. While there are too many that could be
+// repeated, nothing is taken but a cancel that applies.
 func (x *step) command(do func()) {
 	for _, seen := range x.s.Seen {
 		if seen.is(x.in.ID, x.in.Kind, x.in.By) {
@@ -244,10 +246,44 @@ func (x *step) command(do func()) {
 			return
 		}
 	}
+	crowded := x.crowded()
+	if crowded != "" && x.in.Kind != record.InCancel {
+		x.unrecorded(events.StatusBusy, "", crowded)
+		return
+	}
 	do()
+	if crowded != "" && x.out.Answer.Status != events.StatusApplied {
+		x.out.Record = false
+	}
 	if x.out.Record {
 		x.remember(x.in.ID, x.in.By)
 	}
+}
+
+// crowded says why no more commands are taken, of this person or of anybody,
+// or "". What is remembered of them stands in every record, and must leave
+// room in it for what workers report. The bound for each person keeps one who
+// repeats themselves without end from shutting out the others.
+func (x *step) crowded() string {
+	all, theirs, first := 0, 0, int64(0)
+	for _, seen := range x.s.Seen {
+		if seen.Kind == record.InAttemptFinish { // those have a bound of their own
+			continue
+		}
+		if all++; seen.By == x.in.By {
+			if theirs++; theirs == 1 {
+				first = seen.Until
+			}
+		}
+	}
+	within := fmt.Sprintf("commands for this run within %.0f minutes", commandValidity.Minutes())
+	switch {
+	case theirs >= maxSeenOf:
+		return fmt.Sprintf("%s has given %d %s; no more are taken before %s, and this one was not", x.in.By, theirs, within, at(first+1).Format(time.TimeOnly))
+	case all >= maxSeen:
+		return fmt.Sprintf("people have given %d %s; no more are taken for now, and this one was not", all, within)
+	}
+	return ""
 }
 
 func (s Seen) is(id, kind, by string) bool { return s.ID == id && s.Kind == kind && s.By == by }
