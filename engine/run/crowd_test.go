@@ -79,3 +79,44 @@ func TestARunThatPeopleFloodStaysSmallAndComesToItsEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestAnApprovalThatIsGivenAndTakenBackForLongStaysSmall has a person change
+// their mind for days, while another one waits for them.
+func TestAnApprovalThatIsGivenAndTakenBackForLongStaysSmall(t *testing.T) {
+	w := newWorld(t, catalog(t, parse.File{Name: "w.yaml", Content: []byte(`
+apiVersion: penstock/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  initial: ask
+  states:
+    ask: {approval: {quorum: [{role: administrator, count: 3}], expires: 720h}, next: done, onFail: failed}
+    done: {final: succeeded}
+    failed: {final: failed}
+`)}), "w")
+	w.start("marta", nil)
+	n := 0
+	say := func(by, decision string) {
+		n++
+		id := fmt.Sprint("d", n)
+		in := record.Input{ID: id, Kind: record.InDecide, By: by, Admin: true, Decide: &events.Decide{ID: id, Run: w.id, Content: w.content(), Decision: decision}}
+		if a := w.do(in).Answer; a.Status != events.StatusApplied {
+			t.Fatalf("%s by %s is answered %+v", decision, by, a)
+		}
+	}
+	say("first", events.Approve)
+	for range 400 {
+		w.clock += time.Minute.Milliseconds()
+		say("bot", events.Approve)
+		say("bot", events.Withdraw)
+	}
+	if p, err := json.Marshal(w.state); err != nil || len(p) > 64<<10 || len(w.state.Open.Said) > 100 {
+		t.Errorf("the state has %d bytes and %d words: %v", len(p), len(w.state.Open.Said), err)
+	}
+	say("bot", events.Approve)
+	say("last", events.Approve)
+	if !w.state.Done() || w.state.Outcome != events.Succeeded {
+		t.Errorf("with three approvals of three it is at %s: %+v", w.state.At, w.why())
+	}
+	w.verify()
+}

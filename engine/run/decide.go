@@ -43,7 +43,7 @@ func (x *step) decide(d *events.Decide) {
 	if perishes(word) {
 		word.For = instead
 	}
-	a.Said = append(a.Said, word)
+	a.Said = shortened(append(a.Said, word))
 	h := events.Happening{State: a.State, Visit: a.Visit, By: x.in.By, Roles: roles, Decision: d.Decision, Comment: d.Comment,
 		Missing: x.missing(a), Environments: a.Envs, At: timePtr(word.NotBefore), To: word.To}
 	x.emit(events.ApprovalDecided, h)
@@ -167,6 +167,25 @@ func (x *step) noDeferral(a *Approval, d *events.Decide) (code, reason string) {
 		return events.CodeConflict, fmt.Sprintf("the approval expires at %s, before this would count", at(a.Expires).Format(time.RFC3339))
 	}
 	return "", ""
+}
+
+// shortened drops the oldest words, where there are too many, that count for
+// nothing any more: a person's last word stays. All are in the records.
+func shortened(said []Decision) []Decision {
+	for len(said) > maxSaid {
+		over := -1
+		for i, d := range said {
+			_, again := lastWord(said[i+1:], d.User)
+			if over < 0 && (again || d.Decision == events.Escalate) {
+				over = i
+			}
+		}
+		if over < 0 {
+			break
+		}
+		said = slices.Delete(said, over, over+1)
+	}
+	return said
 }
 
 // lastWord is what a person said last, leaving aside that others be told.

@@ -90,6 +90,7 @@ const (
 	maxSteps          = 200       // states entered in one step; more is a loop that waits for nothing
 	maxSeen           = 400       // commands of people that are remembered, while they could be repeated
 	maxSeenOf         = 100       // and those of one person
+	maxSaid           = 100       // words of people about one approval; more are kept where they are of as many people
 	maxEnded          = 32        // attempts whose repeated result is recognised
 	maxPath           = 32        // visits kept in the state, besides the latest one of each state; all are in the records
 	maxGiven          = 20        // approvals of one state that are kept
