@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -176,6 +177,15 @@ func (l *Log) subjects(ctx context.Context, filters []string) (n uint64, err err
 		now, err := l.matching(ctx, events.StreamLog, "penstock.own.>", 0)
 		return now.All - uint64(len(now.Subjects)), err
 	}
+	if len(filters) > fewQuestions {
+		now, err := l.matching(ctx, events.StreamLog, probeLog, 0)
+		if err != nil {
+			return 0, err
+		}
+		if now.All <= fewSubjects {
+			return l.among(ctx, filters)
+		}
+	}
 	for _, f := range filters {
 		for offset := 0; ; {
 			page, err := l.matching(ctx, events.StreamLog, f, offset)
@@ -191,8 +201,42 @@ func (l *Log) subjects(ctx context.Context, filters []string) (n uint64, err err
 	return n, nil
 }
 
+// among is subjects by a list of all: one question, where there are few.
+func (l *Log) among(ctx context.Context, filters []string) (n uint64, err error) {
+	list, err := l.matching(ctx, events.StreamLog, allRecords, 0)
+	matches := matcher(filters)
+	for subject := range list.Subjects {
+		if matches(subject) {
+			n++
+		}
+	}
+	return n, err
+}
+
+// matcher reports whether a subject matches one of many filters, most of which
+// are all that begins with something.
+func matcher(filters []string) func(subject string) bool {
+	begins, others := map[string]bool{}, []string{}
+	for _, f := range filters {
+		if prefix, all := strings.CutSuffix(f, ">"); all && !strings.Contains(prefix, "*") {
+			begins[prefix] = true
+		} else {
+			others = append(others, f)
+		}
+	}
+	return func(subject string) bool {
+		for i := range subject {
+			if subject[i] == '.' && begins[subject[:i+1]] {
+				return true
+			}
+		}
+		return slices.ContainsFunc(others, func(f string) bool { return events.MatchSubject(f, subject) })
+	}
+}
+
 const (
 	allRecords   = "penstock.log.>"
+	fewSubjects  = 10_000
 	mostSubjects = 100_000 // the server tells at once
 )
 

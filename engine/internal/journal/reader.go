@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -33,6 +34,7 @@ type reader struct {
 
 	gave   []uint64 // the sequences of last records that were given out, rising
 	given  uint64   // by the present consumer
+	listed uint64   // of the last records: how many the present consumer has to give, at least
 	due    uint64   // of the last records: how many subjects there are, at least
 	misses uint64   // how often nothing came though some of them were due
 }
@@ -52,6 +54,10 @@ const (
 	// that the server has in its hands then is given to nobody, now or later. It
 	// is found to be missing at the end, which costs another reading of all.
 	fetchLastsWait = 10 * time.Second
+
+	// fewQuestions is for how many filters the server is asked for each: more
+	// would keep a partition from being taken for seconds, in a cluster.
+	fewQuestions = 8
 )
 
 func (r *reader) read(ctx context.Context) error {
@@ -95,7 +101,7 @@ func (r *reader) session(ctx context.Context) (progress bool, err error) {
 		return false, err
 	}
 	defer r.drop(cons)
-	r.given, r.misses = 0, 0
+	r.given, r.misses, r.listed = 0, 0, cons.CachedInfo().NumPending
 	if r.began != nil {
 		if err := r.began(ctx); err != nil {
 			return false, err
@@ -314,6 +320,12 @@ func (r *reader) until(ctx context.Context) error {
 func (r *reader) untilLasts(ctx context.Context) error {
 	var end uint64
 	r.began = func(ctx context.Context) (err error) {
+		if len(r.filters) > fewQuestions { // the consumer knows best, and a question for each takes long
+			if end = math.MaxUint64; r.listed == 0 && r.due == 0 {
+				return errEnough
+			}
+			return nil
+		}
 		if end, err = r.end(ctx); err == nil && end < max(r.next, 1) && r.due == 0 {
 			return errEnough
 		}
@@ -324,7 +336,8 @@ func (r *reader) untilLasts(ctx context.Context) error {
 		if err := fn(e); err != nil {
 			return err
 		}
-		if e.Seq >= end && r.given >= r.due {
+		all := e.Seq >= end || end == math.MaxUint64 && r.given >= r.listed
+		if all && r.given >= r.due {
 			return errEnough
 		}
 		return nil
