@@ -363,7 +363,9 @@ func (w *world) age() error {
 		}
 	}
 	w.saw("records of long ago")
-	if w.net.count["power cut"] > 0 { // until LOG is as long again, what the audit log had beyond its end keeps what is behind it
+	// Until LOG is as long again, what the audit log had beyond its end keeps what
+	// is behind it; and an engine may be refused its checkpoints.
+	if w.net.count["power cut"] > 0 {
 		return nil
 	}
 	return w.book.left()
