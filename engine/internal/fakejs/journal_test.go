@@ -189,3 +189,52 @@ func TestWhoReadsOnIsToldOfASequenceThatWasUsedAgain(t *testing.T) {
 		time.Sleep(time.Minute) // of the time in here: who waits on a connection waits for less
 	})
 }
+
+// An owner that lives through a power cut of its server, in which its newest
+// checkpoint is lost, stores the next ones. One that has been replaced does not.
+func TestCheckpointsGoOnAfterTheLastOneIsLost(t *testing.T) {
+	s := fakejs.New(fakejs.Options{Net: &muted{}})
+	for _, cfg := range journal.Streams(1) {
+		if _, err := s.Client("admin").CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(name string) journal.Journal {
+		j, err := journal.OpenOn(t.Context(), s.Client(name), journal.Options{Sync: journal.SyncLazy})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = j.Close(context.Background()) })
+		if err := j.Own(t.Context(), []int{7, 8}, []byte(name)); err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	store := func(j journal.Journal, what string) error {
+		return j.Checkpoint(t.Context(), map[int][]byte{7: []byte(what), 8: []byte(what)})
+	}
+	first := open("first")
+	for _, what := range []string{"1", "2"} {
+		if err := store(first, what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.LoseTail(events.StreamCkpt, 2)
+	_ = store(first, "3") // may be refused once
+	if err := store(first, "4"); err != nil {
+		t.Fatalf("after the loss: %v", err)
+	}
+	second := open("second")
+	if err := store(second, "5"); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := store(first, "6"); err == nil {
+			t.Fatal("a former owner stores checkpoints")
+		}
+	}
+	all, err := second.LoadCheckpoints(t.Context())
+	if err != nil || string(all[7]) != "5" {
+		t.Errorf("stored is %s, %v", all[7], err)
+	}
+}

@@ -372,12 +372,28 @@ func (l *Log) storeCheckpoints(ctx context.Context, records []*record) error {
 			l.ckptAt[r.vp] = first + uint64(i)
 		case errors.Is(err, ErrUnknown):
 			delete(l.ckptAt, r.vp) // look again
+		case code(err) == codeWrongSequence && len(records) == 1:
+			l.lostCheckpoint(ctx, r.vp)
 		}
 	}
 	if err != nil && len(records) == 1 {
 		return fmt.Errorf("checkpoint of partition %d: %w", records[0].vp, err)
 	}
 	return err
+}
+
+// lostCheckpoint looks whether a partition of which a checkpoint was refused is
+// still ours. Then a power cut has taken the one before it, and the next replaces
+// what there was when it was still ours: never one of a new owner.
+func (l *Log) lostCheckpoint(ctx context.Context, vp int) {
+	at, err := l.last(ctx, events.StreamCkpt, events.CkptSubject(vp))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return
+	}
+	own, err := l.Last(ctx, ownSubjects[vp])
+	if err == nil && own.Seq == l.fences.get(vp) {
+		l.ckptAt[vp] = at.Seq
+	}
 }
 
 // checkpointAt gives the sequence of the checkpoint that vp's next replaces.

@@ -364,7 +364,7 @@ func (w *world) age() error {
 	}
 	w.saw("records of long ago")
 	// Until LOG is as long again, what the audit log had beyond its end keeps what
-	// is behind it; and an engine may be refused its checkpoints.
+	// is behind it.
 	if w.net.count["power cut"] > 0 {
 		return nil
 	}
