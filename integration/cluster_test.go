@@ -201,14 +201,10 @@ func (c *cluster) run(name string, r testcontainers.ContainerRequest, natsPort .
 		if !c.t.Failed() {
 			return
 		}
-		enough := 6000
-		if strings.HasPrefix(name, "engine") { // and where each of its goroutines stands
+		logs, enough := logsOf(made), 6000
+		if strings.HasPrefix(name, "engine") {
 			enough = 60_000
-			_, err := c.cli.ContainerKill(context.Background(), made.GetContainerID(), moby.ContainerKillOptions{Signal: "QUIT"})
-			c.t.Logf("%s is asked where it stands: %v", name, err)
-			time.Sleep(time.Second) // to say so
 		}
-		logs := logsOf(made)
 		c.t.Logf("%s said: %s", name, logs[max(0, len(logs)-enough):])
 	})
 	return &node{name, made.GetContainerID(), made}
