@@ -45,7 +45,12 @@ func (r *refusal) Unwrap() error {
 		return ErrFull
 	case codeMessageTooLarge:
 		return ErrTooLarge
-	case codeNotAvailable, codeNotLeader, codeInFlight, codeBatchIncomplete:
+	case codeInFlight:
+		// The other write under the fence may be this one, sent before: a leader
+		// that has lost the others takes it, answers nothing, and refuses it when
+		// it comes again. When the others are back both may be stored.
+		return ErrUnknown
+	case codeNotAvailable, codeNotLeader, codeBatchIncomplete:
 		return ErrUnavailable
 	case codeStoreFailed:
 		// The limits of a stream are checked before anything is written. Any

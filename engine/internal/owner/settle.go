@@ -11,8 +11,13 @@ import (
 	"github.com/penstock-cd/penstock/events"
 )
 
-// errUnsettled says that the holding ended before it could find out.
-var errUnsettled = errors.New("the outcome is unknown")
+var (
+	// errUnsettled says that the holding ended before it could find out.
+	errUnsettled = errors.New("the outcome is unknown")
+	// errStands says that the fence under which a record was refused is the one
+	// that stands.
+	errStands = errors.New("the owner record that was said to be gone stands")
+)
 
 // findOut settles a record whose outcome is unknown: own the partition anew,
 // so that nothing of before can still get in, and read what is there.
@@ -98,9 +103,10 @@ func (p *partition) fenced() error {
 	seq, err := p.standing()
 	if err == nil {
 		// An owner record of ours whose outcome was unknown may have come late.
-		if fence, owned := p.o.o.Journal.Fence(p.vp); !owned || fence != seq {
-			err = p.renew()
+		if fence, owned := p.o.o.Journal.Fence(p.vp); owned && fence == seq {
+			return errStands
 		}
+		err = p.renew()
 	}
 	if err == nil {
 		return errAgain

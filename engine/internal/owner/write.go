@@ -93,7 +93,9 @@ func (p *partition) outcome(w *write, err error) (seq uint64, _ error) {
 	case errors.Is(err, journal.ErrUnknown):
 		seq, err = p.findOut(w)
 	case errors.Is(err, journal.ErrFenced):
-		err = p.fenced()
+		if err = p.fenced(); errors.Is(err, errStands) { // and yet it was refused: what is true will be seen
+			seq, err = p.findOut(w)
+		}
 	}
 	switch {
 	case errors.Is(err, errUnsettled):
