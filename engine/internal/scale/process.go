@@ -3,6 +3,7 @@ package scale
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -55,7 +56,11 @@ func (p *Process) Stop() error {
 	patience := time.AfterFunc(time.Minute, func() { p.cmd.Process.Kill() })
 	defer patience.Stop()
 	io.Copy(io.Discard, p.out)
-	if err := p.cmd.Wait(); err != nil {
+	err := p.cmd.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.String() == "signal: interrupt" {
+		return nil // it was at its end already, and did not heed signals any more
+	}
+	if err != nil {
 		return fmt.Errorf("process %d: %w: %s", p.cmd.Process.Pid, err, p.errs)
 	}
 	return nil
