@@ -100,7 +100,7 @@ func (o BenchOptions) startIdle(ctx context.Context, s *store, dir string, runs 
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
 	var r engineReady
-	if err := p.Hear(&r); err != nil {
+	if err := p.Hear(readyIn, &r); err != nil {
 		return found, err
 	}
 	found.ready = time.Since(began)
@@ -108,11 +108,11 @@ func (o BenchOptions) startIdle(ctx context.Context, s *store, dir string, runs 
 		return found, fmt.Errorf("the engine knows %d runs, of which %d wait; there are %d", r.Runs, r.Waiting, runs)
 	}
 	var m engineMemory
-	if err := p.Hear(&m); err != nil {
+	if err := p.Hear(readyIn, &m); err != nil {
 		return found, err
 	}
 	found.live, found.resident = m.Live, p.Resident()
-	return found, p.Hear(&found.engineSteps)
+	return found, p.Hear(readyIn, &found.engineSteps)
 }
 
 // fillStore stores runs, and brings them into the audit log.

@@ -15,9 +15,9 @@ import (
 
 	"github.com/penstock-cd/penstock/engine/internal/bench"
 	"github.com/penstock-cd/penstock/engine/internal/broker"
+	"github.com/penstock-cd/penstock/engine/internal/lease"
 	"github.com/penstock-cd/penstock/engine/internal/scale"
 	"github.com/penstock-cd/penstock/engine/record"
-	"github.com/penstock-cd/penstock/events"
 )
 
 // Processes that Bench starts, by the first argument of BenchProcess.
@@ -25,6 +25,10 @@ const (
 	processNATS   = "nats"
 	processEngine = "engine"
 )
+
+// readyIn is how long such a process may take until it says that it is ready,
+// or anything after that: with a million runs it takes its time.
+const readyIn = 15 * time.Minute
 
 // BenchProcess is another process of a benchmark: what to run, with options in
 // JSON, until ctx or in ends. It says on out how far it is.
@@ -131,12 +135,13 @@ func (o engineProcess) steps(ctx context.Context, e *Engine) (engineSteps, error
 	return engineSteps{bench.Median(took), bench.Quantile(took, 0.99)}, nil
 }
 
-// share waits until the engine has its share of the partitions, and says how
-// large it is.
+// share waits until all engines are there and this one has its share of the
+// partitions, which is not the same for each, and says how large it is.
 func (o engineProcess) share(ctx context.Context, e *Engine) int {
 	for ctx.Err() == nil {
-		if held := e.keeper.Held().Partitions.Len(); held > 0 && held <= events.Partitions/o.Engines+1 {
-			return held
+		held, members := e.keeper.Held().Partitions, e.keeper.Members()
+		if len(members) == o.Engines && held == lease.Desired(e.o.Instance, members).Partitions {
+			return held.Len()
 		}
 		pause(ctx, 50*time.Millisecond)
 	}
@@ -172,7 +177,7 @@ func (o BenchOptions) startStore(ctx context.Context, dir string, lazy bool) (*s
 		return nil, err
 	}
 	var at scale.Address
-	if err := p.Hear(&at); err != nil {
+	if err := p.Hear(readyIn, &at); err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("the NATS server: %w", err)
 	}

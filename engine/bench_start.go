@@ -65,7 +65,7 @@ func coldStart(settle bool, resident *int64, start func() (*scale.Process, error
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
 	var ready json.RawMessage
-	if err := p.Hear(&ready); err != nil {
+	if err := p.Hear(readyIn, &ready); err != nil {
 		return 0, err
 	}
 	took = time.Since(began)

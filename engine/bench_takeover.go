@@ -24,7 +24,9 @@ const (
 	takeoverRuns    = 10_000          // that wait meanwhile
 	takeoverLoad    = 16              // commands at a time
 	takeoverBefore  = 3 * time.Second // of load, before one is killed
-	shareIn         = 2 * time.Minute // until each has its share
+	shareIn         = 2 * time.Minute // until an engine is ready, and then until it has its share
+	lookIn          = 2 * time.Minute // until the record is compared with the ledger
+	takeoverIn      = 15 * time.Minute
 )
 
 // engineShare is what an engineProcess says when it has its share.
@@ -35,6 +37,8 @@ type engineShare struct {
 // benchTakeover kills one of three engines while commands come, and measures
 // how long it takes until every partition answers again.
 func benchTakeover(ctx context.Context, o BenchOptions, dir string) (results []BenchResult, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, takeoverIn, fmt.Errorf("it has not ended within %v", takeoverIn))
+	defer cancel()
 	s, err := o.startStore(ctx, filepath.Join(dir, "nats"), false)
 	if err != nil {
 		return nil, err
@@ -106,13 +110,13 @@ func (o BenchOptions) startShare(ctx context.Context, s *store, dir string) (eng
 		engines = append(engines, p)
 		var r engineReady
 		var m engineMemory
-		if err := errors.Join(p.Hear(&r), p.Hear(&m)); err != nil {
+		if err := errors.Join(p.Hear(shareIn, &r), p.Hear(shareIn, &m)); err != nil {
 			return engines, err
 		}
 	}
 	for _, p := range engines {
 		var share engineShare
-		if err := p.Hear(&share); err != nil {
+		if err := p.Hear(shareIn, &share); err != nil {
 			return engines, err
 		}
 	}
@@ -140,6 +144,8 @@ func killUnderLoad(ctx context.Context, load *scale.Load, victim *scale.Process)
 // lostInputs compares the ledger with what is stored. The runs that waited
 // all the time must be there too.
 func lostInputs(ctx context.Context, b *broker.Broker, load *scale.Load, runs int) ([]string, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookIn, fmt.Errorf("the record was not read within %v", lookIn))
+	defer cancel()
 	js, err := jetstream.New(b.Engine)
 	if err != nil {
 		return nil, err
@@ -150,6 +156,9 @@ func lostInputs(ctx context.Context, b *broker.Broker, load *scale.Load, runs in
 	}
 	defer j.Close(context.WithoutCancel(ctx))
 	lost, others, err := load.Lost(ctx, j)
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
 	if err == nil && others < runs {
 		err = fmt.Errorf("%d runs waited, %d of them are there", runs, others)
 	}

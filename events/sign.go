@@ -21,15 +21,14 @@ const HeaderSignature = "Penstock-Signature"
 // the root of the Merkle tree of the bodies. It gives the value of
 // HeaderSignature for each body. Signing costs the same for one as for many.
 func SignGroup(key ed25519.PrivateKey, bodies [][]byte) []string {
+	if len(bodies) == 0 {
+		return nil
+	}
 	level := make([][32]byte, len(bodies))
 	for i, b := range bodies {
 		level[i] = leafHash(b)
 	}
-	paths := make([][]string, len(bodies))
-	at := make([]int, len(bodies)) // where each body's subtree stands in the level
-	for i := range at {
-		at[i] = i
-	}
+	levels := [][][32]byte{level}
 	for len(level) > 1 {
 		next := make([][32]byte, 0, (len(level)+1)/2)
 		for i := 0; i < len(level); i += 2 {
@@ -39,23 +38,38 @@ func SignGroup(key ed25519.PrivateKey, bodies [][]byte) []string {
 				next = append(next, nodeHash(level[i], level[i+1]))
 			}
 		}
-		for b := range bodies {
-			if sibling := at[b] ^ 1; sibling < len(level) {
-				paths[b] = append(paths[b], encode64(level[sibling][:]))
-			}
-			at[b] /= 2
-		}
 		level = next
-	}
-	if len(level) == 0 {
-		return nil
+		levels = append(levels, level)
 	}
 	sig := encode64(ed25519.Sign(key, rootMessage(level[0], len(bodies))))
 	out := make([]string, len(bodies))
+	var b []byte
 	for i := range bodies {
-		out[i] = fmt.Sprintf("%d.%d.%s.%s", i, len(bodies), sig, strings.Join(paths[i], ","))
+		b = strconv.AppendInt(b[:0], int64(i), 10)
+		b = append(b, '.')
+		b = strconv.AppendInt(b, int64(len(bodies)), 10)
+		b = append(b, '.')
+		b = append(b, sig...)
+		out[i] = string(appendPath(append(b, '.'), levels, i))
 	}
 	return out
+}
+
+// appendPath appends what the hash of body i is folded with on the way to the
+// root, with commas.
+func appendPath(b []byte, levels [][][32]byte, i int) []byte {
+	first := true
+	for _, level := range levels[:len(levels)-1] {
+		if sibling := i ^ 1; sibling < len(level) {
+			if !first {
+				b = append(b, ',')
+			}
+			first = false
+			b = base64.RawStdEncoding.AppendEncode(b, level[sibling][:])
+		}
+		i /= 2
+	}
+	return b
 }
 
 // VerifySigned reports whether one of keys signed body, by the value of its
@@ -176,7 +190,11 @@ func encode64(p []byte) string { return base64.RawStdEncoding.EncodeToString(p) 
 func leafHash(b []byte) [32]byte { return sha256.Sum256(append([]byte{0}, b...)) }
 
 func nodeHash(l, r [32]byte) [32]byte {
-	return sha256.Sum256(append(append([]byte{1}, l[:]...), r[:]...))
+	var b [1 + 2*sha256.Size]byte
+	b[0] = 1
+	copy(b[1:], l[:])
+	copy(b[1+sha256.Size:], r[:])
+	return sha256.Sum256(b[:])
 }
 
 func rootMessage(root [32]byte, size int) []byte {

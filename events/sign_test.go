@@ -91,3 +91,21 @@ func BenchmarkVerifyGroupOf256(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkSignGroupOf256(b *testing.B) {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	bodies := make([][]byte, 256)
+	for i := range bodies {
+		bodies[i] = fmt.Appendf(nil, `{"id":"task %d","run":"r","workflow":"w","state":"one","kind":"bench"}`, i)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if headers := SignGroup(key, bodies); len(headers) != len(bodies) {
+			b.Fatal(len(headers))
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(bodies)), "ns/message")
+}

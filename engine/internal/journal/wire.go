@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +52,7 @@ type wire struct {
 	timeout time.Duration
 
 	sendMu  sync.Mutex // one flight after the other, so that order holds
-	scratch nats.Header
+	scratch scratch
 
 	mu      sync.Mutex
 	next    uint64
@@ -68,7 +69,7 @@ type wire struct {
 func newWire(t Transport, stream string, timeout time.Duration) (*wire, error) {
 	w := &wire{
 		t: t, stream: stream, timeout: timeout,
-		scratch: nats.Header{},
+		scratch: scratch{header: nats.Header{}},
 		pending: map[string]*flight{},
 		stop:    make(chan struct{}),
 	}
@@ -115,23 +116,21 @@ func (w *wire) publish(f *flight, reply string) error {
 		id = nuid.Next()
 	}
 	for i, r := range f.records {
-		msg := nats.Msg{Subject: r.subject, Data: r.data, Header: w.scratch}
-		clear(w.scratch)
-		for k, v := range r.header {
-			w.scratch[k] = v
-		}
+		msg := nats.Msg{Subject: r.subject, Data: r.data, Header: w.scratch.header}
+		clear(w.scratch.header)
+		maps.Copy(w.scratch.header, r.header)
 		if r.expectOn != "" {
-			w.scratch["Nats-Expected-Last-Subject-Sequence"] = []string{strconv.FormatUint(r.expect, 10)}
-			w.scratch["Nats-Expected-Last-Subject-Sequence-Subject"] = []string{r.expectOn}
+			w.scratch.set(0, strconv.FormatUint(r.expect, 10))
+			w.scratch.set(1, r.expectOn)
 		}
 		if f.batch {
-			w.scratch["Nats-Batch-Id"] = []string{id}
-			w.scratch["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
+			w.scratch.set(2, id)
+			w.scratch.set(3, strconv.Itoa(i+1))
 		}
 		if i == len(f.records)-1 {
 			msg.Reply = reply
 			if f.batch {
-				w.scratch["Nats-Batch-Commit"] = []string{"1"}
+				w.scratch.set(4, "1")
 			}
 		}
 		if err := w.t.Send(&msg); err != nil {
@@ -139,6 +138,22 @@ func (w *wire) publish(f *flight, reply string) error {
 		}
 	}
 	return nil
+}
+
+// scratch are the headers of the message that is being sent; whoever sends it
+// keeps nothing of them.
+type scratch struct {
+	header nats.Header
+	values [len(ours)][1]string
+}
+
+// ours are the headers that the journal sets.
+var ours = [...]string{"Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Subject-Sequence-Subject",
+	"Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"}
+
+func (s *scratch) set(which int, value string) {
+	s.values[which][0] = value
+	s.header[ours[which]] = s.values[which][:]
 }
 
 // take removes a flight, for the one who will call its landed.

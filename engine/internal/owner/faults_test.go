@@ -70,7 +70,7 @@ metadata: {name: other}
 spec: {target: {local: {}}}
 `
 
-func compile(t *testing.T, text string) *workflows.Catalog {
+func compile(t testing.TB, text string) *workflows.Catalog {
 	t.Helper()
 	set, problems := parse.Files([]parse.File{{Name: "defs.yaml", Content: []byte(text)}})
 	if parse.Failed(problems) {

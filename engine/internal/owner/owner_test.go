@@ -462,3 +462,33 @@ func newer(t *testing.T, m *journal.Memory, id string) {
 		t.Fatal(err)
 	}
 }
+
+// BenchmarkStart is a command from its coming to its answer: decided, encoded,
+// stored in memory, and carried out by nobody.
+func BenchmarkStart(b *testing.B) {
+	o := owner.New(owner.Options{Journal: journal.NewMemory(nil).Open(), Catalogs: catalogs{compile(b, definitions)}, Instance: "a", Relay: nobody{}})
+	if err := o.Start(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	defer o.Close(context.Background())
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		id := record.Derive("bench", n)
+		a := o.Do(b.Context(), record.Run, id, record.Input{ID: id, Kind: record.InStart, By: "admin", Admin: true, Start: &record.Start{Run: id, Workflow: "job"}})
+		if a.Status != events.StatusApplied {
+			b.Fatal(a)
+		}
+	}
+}
+
+// nobody is a relay that carries nothing out.
+type nobody struct{ owner.Relay }
+
+func (nobody) Take(context.Context, map[int]owner.Taken) (map[int]error, error) { return nil, nil }
+func (nobody) Begin(int) owner.Ticket                                           { return noTicket{} }
+
+type noTicket struct{}
+
+func (noTicket) Stored(owner.Mark, *record.Record) {}
+func (noTicket) Drop()                             {}
+func (noTicket) Leave()                            {}

@@ -371,24 +371,43 @@ func (r *Relay) publish(group []*ticket) {
 // growing pauses, until it is.
 func (r *Relay) send(p journal.Publisher, msgs []journal.Message, of []*ticket) {
 	for i := range msgs {
-		wait, t, m := 100*time.Millisecond, of[i], &msgs[i]
-		m.Done = func(_ uint64, err error) {
+		msgs[i].Done = func(_ uint64, err error) {
 			if err == nil {
-				r.published(t)
+				r.published(of[i])
 				return
 			}
-			if r.ctx.Err() != nil || t.part.gone.Load() {
-				return
-			}
-			r.again.tell(r.o.Log, m.Subject, err)
-			// In their order, when several of a group come back together.
-			time.AfterFunc(wait+time.Duration(i)*time.Microsecond, func() { p.Publish(*m) })
-			wait = min(2*wait, 10*time.Second)
+			again := &repeat{r: r, p: p, m: msgs[i], t: of[i], i: i, wait: 100 * time.Millisecond}
+			again.m.Done = again.done
+			again.done(0, err)
 		}
 	}
 	if len(msgs) > 0 {
 		p.Publish(msgs...)
 	}
+}
+
+// repeat is a message of a record that is published again until it is stored.
+type repeat struct {
+	r    *Relay
+	p    journal.Publisher
+	m    journal.Message
+	t    *ticket
+	i    int // its place in its group
+	wait time.Duration
+}
+
+func (x *repeat) done(_ uint64, err error) {
+	if err == nil {
+		x.r.published(x.t)
+		return
+	}
+	if x.r.ctx.Err() != nil || x.t.part.gone.Load() {
+		return
+	}
+	x.r.again.tell(x.r.o.Log, x.m.Subject, err)
+	// In their order, when several of a group come back together.
+	time.AfterFunc(x.wait+time.Duration(x.i)*time.Microsecond, func() { x.p.Publish(x.m) })
+	x.wait = min(2*x.wait, 10*time.Second)
 }
 
 // repeats are messages that are published again. While a stream is away they

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -40,9 +41,15 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 	return p, nil
 }
 
-// Hear reads the next thing that the process prints, which is JSON.
-func (p *Process) Hear(v any) error {
-	if err := p.said.Decode(v); err != nil {
+// Hear reads the next thing that the process prints, which is JSON. A process
+// that prints nothing for that long is killed.
+func (p *Process) Hear(within time.Duration, v any) error {
+	late := time.AfterFunc(within, func() { p.cmd.Process.Kill() })
+	err := p.said.Decode(v)
+	switch silent := !late.Stop(); {
+	case err != nil && silent:
+		return fmt.Errorf("process %d said nothing for %v and was killed: %w: %s", p.cmd.Process.Pid, within, err, p.errs)
+	case err != nil:
 		return fmt.Errorf("process %d says nothing more: %w: %s", p.cmd.Process.Pid, err, p.errs)
 	}
 	return nil
@@ -103,12 +110,21 @@ func UntilClosed(ctx context.Context, in io.Reader) (context.Context, context.Ca
 }
 
 // tail keeps the end of what is written to it.
-type tail struct{ text []byte }
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.text = append(t.text, p...)
 	t.text = t.text[max(0, len(t.text)-4096):]
 	return len(p), nil
 }
 
-func (t *tail) String() string { return strings.TrimSpace(string(t.text)) }
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.text))
+}

@@ -2,8 +2,11 @@ package scale_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
@@ -66,4 +69,20 @@ func TestFilesThatAreWrittenAreGood(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, took, err)
 		}
 	}
+}
+
+func TestAProcessThatSaysNothingIsNotWaitedForForEver(t *testing.T) {
+	silent, err := exec.LookPath("cat") // which says what it is told, and it is told nothing
+	if err != nil {
+		t.Skip(err)
+	}
+	p, err := scale.Start(exec.Command(silent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said any
+	if err := p.Hear(time.Millisecond, &said); err == nil || !strings.Contains(err.Error(), "said nothing for 1ms") {
+		t.Errorf("%v, %v", said, err)
+	}
+	p.Kill()
 }
