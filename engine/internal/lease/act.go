@@ -171,10 +171,13 @@ func (l *Lease) share(ctx context.Context) {
 	}
 }
 
+// settle says that all is taken that was to be taken at the start, and shows it
+// first: who hears of it asks what is held.
 func (l *Lease) settle() {
 	select {
 	case <-l.settled:
 	default:
+		l.show()
 		close(l.settled)
 	}
 }
