@@ -128,9 +128,9 @@ func fillStore(ctx context.Context, s *store, dir, sync string, runs int) (fille
 
 // audited brings what the log has into the audit log.
 func audited(ctx context.Context, js jetstream.JetStream, j journal.Journal) error {
-	last, err := j.Last(ctx, recorded)
+	last, err := j.Last(ctx, journal.AllRecords)
 	for tries := 1; err != nil && tries < 10 && ctx.Err() == nil; tries++ { // the server may be busy with what it was given
-		last, err = j.Last(ctx, recorded)
+		last, err = j.Last(ctx, journal.AllRecords)
 	}
 	if err != nil {
 		return err

@@ -33,11 +33,6 @@ func newFollower(log journal.Journal, observe func(owner.Entry), logger *slog.Lo
 	return &follower{log: log, observe: observe, logger: logger, turn: make(chan struct{}, 1), owed: map[int]bool{}, loaded: make(chan struct{}), moved: make(chan struct{})}
 }
 
-// recorded is a filter for all records. What else the log holds tells nothing,
-// and not all of it is given to readers: who waited for a probe would wait
-// until something is recorded.
-const recorded = "penstock.log.>"
-
 // begin notes where the log ends now: what there is then is owed, and what is
 // recorded later is told by run.
 func (f *follower) begin(ctx context.Context) (err error) {
@@ -117,9 +112,10 @@ func (f *follower) told(vps []int) {
 	}
 }
 
-// end is the sequence of the last record, as its leader has it.
+// end is the sequence of the last record, as its leader has it. What else the
+// log holds tells nothing, and is not waited for.
 func (f *follower) end(ctx context.Context) (uint64, error) {
-	last, err := f.log.Last(ctx, recorded)
+	last, err := f.log.Last(ctx, journal.AllRecords)
 	if errors.Is(err, journal.ErrNotFound) {
 		return 0, nil
 	}

@@ -173,7 +173,7 @@ func (l *Log) matching(ctx context.Context, stream, filter string, offset int) (
 
 // subjects counts those that match filters, no two of which match the same.
 func (l *Log) subjects(ctx context.Context, filters []string) (n uint64, err error) {
-	if slices.Equal(filters, []string{allRecords}) { // without a list of all
+	if slices.Equal(filters, []string{AllRecords}) { // without a list of all
 		now, err := l.matching(ctx, events.StreamLog, "penstock.own.>", 0)
 		return now.records(), err
 	}
@@ -186,19 +186,31 @@ func (l *Log) subjects(ctx context.Context, filters []string) (n uint64, err err
 			return l.among(ctx, filters)
 		}
 	}
+	err = l.pages(ctx, events.StreamLog, filters, func(page map[string]uint64) error {
+		n += uint64(len(page))
+		return nil
+	})
+	return n, err
+}
+
+// pages calls fn with the subjects that match filters, as many at a time as the
+// server tells at once. An error of fn ends that and is returned.
+func (l *Log) pages(ctx context.Context, stream string, filters []string, fn func(page map[string]uint64) error) error {
 	for _, f := range filters {
 		for offset := 0; ; {
-			page, err := l.matching(ctx, events.StreamLog, f, offset)
-			if err != nil {
-				return 0, err
+			page, err := l.matching(ctx, stream, f, offset)
+			if err == nil {
+				err = fn(page.Subjects)
 			}
-			n += uint64(len(page.Subjects))
+			if err != nil {
+				return err
+			}
 			if offset += len(page.Subjects); len(page.Subjects) < mostSubjects {
 				break
 			}
 		}
 	}
-	return n, nil
+	return nil
 }
 
 // records is how many subjects have records, at least: the server counts all
@@ -208,7 +220,7 @@ func (s state) records() uint64 { return s.All - min(s.All, uint64(len(s.Subject
 
 // among is subjects by a list of all: one question, where there are few.
 func (l *Log) among(ctx context.Context, filters []string) (n uint64, err error) {
-	list, err := l.matching(ctx, events.StreamLog, allRecords, 0)
+	list, err := l.matching(ctx, events.StreamLog, AllRecords, 0)
 	matches := matcher(filters)
 	for subject := range list.Subjects {
 		if matches(subject) {
@@ -240,7 +252,6 @@ func matcher(filters []string) func(subject string) bool {
 }
 
 const (
-	allRecords   = "penstock.log.>"
 	fewSubjects  = 10_000
 	mostSubjects = 100_000 // the server tells at once
 )
@@ -261,26 +272,17 @@ func (l *Log) unread(ctx context.Context, stream string, filters []string, fn fu
 	if err := again.untilLasts(ctx); err != nil {
 		return err
 	}
-	for _, f := range filters {
-		for offset := 0; ; {
-			page, err := l.matching(ctx, stream, f, offset)
-			if err != nil {
+	return l.pages(ctx, stream, filters, func(page map[string]uint64) error {
+		for _, subject := range slices.Sorted(maps.Keys(page)) {
+			if seen[subject] {
+				continue
+			}
+			if err := l.look(ctx, stream, subject, fn); err != nil {
 				return err
 			}
-			for _, subject := range slices.Sorted(maps.Keys(page.Subjects)) {
-				if seen[subject] {
-					continue
-				}
-				if err := l.look(ctx, stream, subject, fn); err != nil {
-					return err
-				}
-			}
-			if offset += len(page.Subjects); len(page.Subjects) < mostSubjects {
-				break
-			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // look gives the last message of a subject, which may be damaged; nothing when

@@ -69,6 +69,10 @@ type Entry struct {
 	Damaged bool
 }
 
+// AllRecords is a filter for the records of all partitions. A Log counts what
+// matches it without a list of all subjects.
+const AllRecords = "penstock.log.>"
+
 // Journal is the record and its checkpoints. All methods may be called from
 // several goroutines at once.
 type Journal interface {

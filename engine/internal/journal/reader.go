@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -319,14 +318,14 @@ func (r *reader) until(ctx context.Context) error {
 // nowhere else.
 func (r *reader) untilLasts(ctx context.Context) error {
 	var end uint64
+	few := len(r.filters) <= fewQuestions // else the consumer is believed: a question for each takes long
 	r.began = func(ctx context.Context) (err error) {
-		if len(r.filters) > fewQuestions { // the consumer knows best, and a question for each takes long
-			if end = math.MaxUint64; r.listed == 0 && r.due == 0 {
-				return errEnough
-			}
-			return nil
+		none := r.listed == 0
+		if few {
+			end, err = r.end(ctx)
+			none = end < max(r.next, 1)
 		}
-		if end, err = r.end(ctx); err == nil && end < max(r.next, 1) && r.due == 0 {
+		if err == nil && none && r.due == 0 {
 			return errEnough
 		}
 		return err
@@ -336,8 +335,7 @@ func (r *reader) untilLasts(ctx context.Context) error {
 		if err := fn(e); err != nil {
 			return err
 		}
-		all := e.Seq >= end || end == math.MaxUint64 && r.given >= r.listed
-		if all && r.given >= r.due {
+		if all := few && e.Seq >= end || !few && r.given >= r.listed; all && r.given >= r.due {
 			return errEnough
 		}
 		return nil

@@ -45,7 +45,7 @@ func Streams(replicas int) []jetstream.StreamConfig {
 	log, ckpt := base, base
 	log.Name = events.StreamLog
 	log.Description = "What was decided: one message for each transition, under the fence of its partition"
-	log.Subjects = []string{"penstock.log.>", "penstock.own.*"}
+	log.Subjects = []string{AllRecords, "penstock.own.*"}
 	ckpt.Name = events.StreamCkpt
 	ckpt.Description = "How far each partition has come; apart from the record, so that a lost tail of it is noticed"
 	ckpt.Subjects = []string{"penstock.ckpt.*"}

@@ -219,7 +219,7 @@ const fewFilters = 128
 // what they give.
 func Filters(vps []int) []string {
 	if len(vps) > fewFilters {
-		return []string{"penstock.log.>"}
+		return []string{journal.AllRecords}
 	}
 	var filters []string
 	for _, vp := range vps {

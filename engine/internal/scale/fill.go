@@ -216,7 +216,7 @@ func Read(ctx context.Context, js jetstream.JetStream, aggregates int) (took tim
 	making, cancel := context.WithTimeout(ctx, 2*time.Minute) // the server looks for the last of each before it answers
 	defer cancel()
 	c, err := js.CreateConsumer(making, events.StreamLog, jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy,
-		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubject: "penstock.log.>", MemoryStorage: true, InactiveThreshold: time.Minute})
+		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubject: journal.AllRecords, MemoryStorage: true, InactiveThreshold: time.Minute})
 	if err != nil {
 		return 0, err
 	}

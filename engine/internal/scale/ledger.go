@@ -112,7 +112,7 @@ func (l *Load) Inputs() int {
 // runs beside those of the ledger it gives how many are there.
 func (l *Load) Lost(ctx context.Context, j journal.Journal) (lost []string, others int, err error) {
 	last := map[string]record.Summary{}
-	err = j.LastPerSubject(ctx, []string{"penstock.log.>"}, func(e journal.Entry) error {
+	err = j.LastPerSubject(ctx, []string{journal.AllRecords}, func(e journal.Entry) error {
 		got, err := owner.EntryOf(e)
 		if err == nil && got.Aggregate == record.Run {
 			last[got.ID] = got.Summary
