@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -20,6 +18,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/penstock-cd/penstock/engine/internal/natstest"
 )
 
 // patience is how long anything may take on a busy machine before a test
@@ -259,7 +259,7 @@ func newCluster(t *testing.T, n int, change func(*server.Options)) []*server.Ser
 	var routes []*url.URL
 	var ports []int
 	for range n {
-		port := freePort(t)
+		port := natstest.FreePort(t)
 		ports = append(ports, port)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", port)})
 	}
@@ -273,22 +273,6 @@ func newCluster(t *testing.T, n int, change func(*server.Options)) []*server.Ser
 		servers = append(servers, start(t, o))
 	}
 	return servers
-}
-
-// freePort is one that nobody listens on, of those that the system gives to
-// nobody by itself: it is still free a moment later.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(12000)
-		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
-		if err == nil {
-			check(t, l.Close())
-			return port
-		}
-	}
-	t.Fatal("no free port was found")
-	return 0
 }
 
 // required says that this machine lacks what a test needs: the test is

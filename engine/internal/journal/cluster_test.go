@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/url"
 	"sync"
 	"testing"
@@ -16,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
+	"github.com/penstock-cd/penstock/engine/internal/natstest"
 )
 
 // TestAClusterStoresUnderTheFence appends under a few fences at once, which a
@@ -117,28 +116,13 @@ func within(t *testing.T, f func(context.Context) error) {
 	}
 }
 
-// freePort is one that nobody listens on, of those that the system gives to
-// nobody by itself: it is still free a moment later.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		port := 20000 + rand.IntN(12000)
-		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port was found")
-	return 0
-}
-
 func newCluster(t *testing.T, n int) []*server.Server {
 	t.Helper()
 	var routes []*url.URL
 	var ports []int
 	for range n {
 		// Every server must know the others' addresses before it starts.
-		port := freePort(t)
+		port := natstest.FreePort(t)
 		ports = append(ports, port)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", port)})
 	}
