@@ -2,10 +2,12 @@ package journal_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
@@ -85,6 +87,27 @@ func TestTheLastRecordOfASubjectThatCannotBeReadIsTold(t *testing.T) {
 		}
 		if slices.Sort(got); !slices.Equal(got, want) {
 			t.Errorf("of %v it gives %q, want %q", filters, got, want)
+		}
+	}
+}
+
+// What nothing else is beside, nothing that is read tells the end of.
+func TestAPartitionWhoseOnlyRecordCannotBeReadIsRead(t *testing.T) {
+	j := damaged(t, some, "c-1")
+	for _, read := range []func(context.Context, func(journal.Entry) error) error{
+		func(ctx context.Context, fn func(journal.Entry) error) error {
+			return j.LastPerSubject(ctx, []string{"penstock.log.1.>"}, fn)
+		},
+		func(ctx context.Context, fn func(journal.Entry) error) error {
+			return j.Select(ctx, "penstock.log.1.>", 1, fn)
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), slow)
+		var got []string
+		err := read(ctx, told(&got))
+		cancel()
+		if err != nil || len(got) != 1 || !strings.Contains(got[0], " damaged ") {
+			t.Errorf("it gives %q, %v", got, err)
 		}
 	}
 }

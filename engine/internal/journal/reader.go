@@ -348,7 +348,7 @@ func (r *reader) untilLasts(ctx context.Context) error {
 // record may have been purged meanwhile.
 func (r *reader) endsEarly() {
 	r.idle = func(ctx context.Context) error {
-		if now, err := r.end(ctx); err == nil && now < r.next {
+		if now, err := r.end(ctx); err == nil && now < max(r.next, 1) {
 			return errEnough
 		}
 		return nil

@@ -108,6 +108,9 @@ func (b believing) Append(vp int, subject string, data []byte, done func(uint64,
 // A bug that shows only when a message is lost is told with its seed, and with
 // a script of next to nothing but that.
 func TestABugIsToldWithItsSeedAndAShortScript(t *testing.T) {
+	if shuffled {
+		t.Skip("a script is made shorter by running it again, and under the race detector no run is like another")
+	}
 	cats := theCatalogs(t)
 	for seed := uint64(1); seed < 20; seed++ {
 		p := draw(seed)
