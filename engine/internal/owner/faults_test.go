@@ -276,8 +276,6 @@ spec: {runs: once, outputs: {n: int}}
 		}
 	}()
 	f.out.until(t, "the run ends", func() bool {
-		f.out.mu.Unlock()
-		defer f.out.mu.Lock()
 		return f.run(t, "r1").Done()
 	})
 }

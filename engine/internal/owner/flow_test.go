@@ -181,8 +181,6 @@ func TestRunsWithOneKeyGoOneAfterTheOther(t *testing.T) {
 	first := f.task(t, "r1", 1)
 	f.begin(t, "r2", "alone")
 	f.out.until(t, "r2 is in the queue", func() bool {
-		f.out.mu.Unlock()
-		defer f.out.mu.Lock()
 		state, _, err := f.State(t.Context(), record.Key, "train")
 		k, _ := state.(*env.Key)
 		return err == nil && k != nil && k.Place("r2") == 1
@@ -210,7 +208,7 @@ func TestAScheduleFiresWhenItsTimeHasCome(t *testing.T) {
 	if a := f.Do(t.Context(), record.Schedule, "minutely/0", record.Input{ID: "set", Kind: record.InScheduleSet, By: "engine"}); a.Status != events.StatusApplied {
 		t.Fatalf("%+v", a)
 	}
-	f.out.until(t, "a run that was started by the clock ends", func() bool { return slices.Contains(f.out.types, events.RunFinished) })
+	f.out.until(t, "a run that was started by the clock ends", f.out.holds(func() bool { return slices.Contains(f.out.types, events.RunFinished) }))
 	state, _, err := f.State(t.Context(), record.Schedule, "minutely/0")
 	if err != nil {
 		t.Fatal(err)

@@ -102,15 +102,22 @@ func (s *slip) Stored(_ owner.Mark, r *record.Record) {
 func (s *slip) Drop()  {}
 func (s *slip) Leave() {}
 
+// holds looks at what was carried out. The owner must not be asked meanwhile:
+// it may wait to add to it.
+func (c *carried) holds(ok func() bool) func() bool {
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return ok()
+	}
+}
+
 // until waits for a condition, looked at after each stored record.
 func (c *carried) until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for {
-		c.mu.Lock()
-		done := ok()
-		c.mu.Unlock()
-		if done {
+		if ok() {
 			return
 		}
 		select {
@@ -161,14 +168,14 @@ func (f *fixture) begin(t *testing.T, id, workflow string) events.Answer {
 func (f *fixture) task(t *testing.T, run string, attempt int) *events.Task {
 	t.Helper()
 	var found *events.Task
-	f.out.until(t, fmt.Sprintf("task of %s, attempt %d", run, attempt), func() bool {
+	f.out.until(t, fmt.Sprintf("task of %s, attempt %d", run, attempt), f.out.holds(func() bool {
 		for _, task := range f.out.tasks {
 			if task.Run == run && task.Attempt == attempt {
 				found = task
 			}
 		}
 		return found != nil
-	})
+	}))
 	return found
 }
 
@@ -195,8 +202,6 @@ func (f *fixture) run(t *testing.T, id string) *run.State {
 func (f *fixture) untilDone(t *testing.T, id, outcome string) {
 	t.Helper()
 	f.out.until(t, "run "+id+" ends", func() bool {
-		f.out.mu.Unlock()
-		defer f.out.mu.Lock()
 		s := f.run(t, id)
 		return s != nil && s.Done()
 	})
@@ -400,7 +405,7 @@ func TestManyRunsAtOnceEachTakeTheirOwnSteps(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	f.out.until(t, "all tasks", func() bool { return len(f.out.tasks) == runs })
+	f.out.until(t, "all tasks", f.out.holds(func() bool { return len(f.out.tasks) == runs }))
 	for _, task := range f.out.tasks {
 		wg.Go(func() {
 			f.take(t, task, "w")
