@@ -445,6 +445,11 @@ func approval(v events.RunView) *events.WaitReason {
 func (c *client) started(event string) string {
 	c.t.Helper()
 	var id string
+	defer func() {
+		if id == "" {
+			c.tellOf(event)
+		}
+	}()
 	eventually(c.t, "event "+event+" starts a run", func() (bool, error) {
 		var list events.RunList
 		c.must(c.admin, events.VerbList, events.ListRuns{Limit: 1000}, &list)
@@ -470,6 +475,29 @@ func (c *client) publish(id string) {
 	defer cancel()
 	require(c.t, c.git.Publish(ctx, &events.Event{ID: id, Source: c.source, Type: "com.example.change.merged", Subject: "shop",
 		Data: json.RawMessage(`{"change": "` + id + `"}`)}))
+}
+
+// tellOf logs what there is to say of an event that started nothing.
+func (c *client) tellOf(event string) {
+	var info events.ServerInfo
+	_, err := c.ask(c.admin, events.VerbServer, struct{}{}, &info)
+	c.t.Logf("engines: %+v, %v", info.Engines, err)
+	var list events.RunList
+	_, err = c.ask(c.admin, events.VerbList, events.ListRuns{Limit: 3}, &list)
+	c.t.Logf("newest runs: %+v, %v", list.Runs, err)
+	for next := uint64(0); ; {
+		var page events.EventPage
+		if _, err := c.ask(c.admin, events.VerbEvents, events.ReadEvents{After: next, Limit: 1000}, &page); err != nil || page.Next == next {
+			c.t.Logf("that is all that is told of it, %v", err)
+			return
+		}
+		for _, e := range page.Events {
+			if strings.Contains(string(e.Data), `"`+event+`"`) {
+				c.t.Logf("%s %s %s %s", e.Time, e.Type, e.Subject, e.Data)
+			}
+		}
+		next = page.Next
+	}
 }
 
 // drive takes one change all the way, and another run to its cancel.
