@@ -60,6 +60,8 @@
 //	p6   TestClusterGoesOnWithoutTheStreamsLeader
 //	     TestClusterTakesOneCommitUnderAFenceAtATime
 //	     TestLeaderGivesEveryAcknowledgedMessage
+//	     TestCutOffLeaderTakesAMessageAndRefusesTheNextUnderItsFence
+//	     TestFormerLeaderRefusesWhatTheNewOneStores
 //
 // The speed of the server, which is probe 5, is what penstock bench measures
 // as its floor. That the journal, the publisher and the reader make the best
