@@ -266,6 +266,11 @@ func (c *Client) submit(verb, reply string, msgs []*message, sent []time.Time) {
 	what := describe(msgs)
 	s.o.Net.Submit(&Event{Client: c.name, Kind: Request, Stream: stream, Verb: verb, What: what, Arrive: func(f Fate) {
 		m := s.arrive(verb, msgs, sent, f)
+		if f.Refuse != nil && f.Yet {
+			s.o.Net.Submit(&Event{Client: c.name, Kind: Request, Stream: stream, Verb: verb, What: what, Arrive: func(f Fate) {
+				s.arrive(verb, msgs, sent, f)
+			}})
+		}
 		if m == nil || f.Mute || reply == "" {
 			return
 		}
@@ -300,12 +305,18 @@ func (s *Server) arrive(verb string, msgs []*message, sent []time.Time, f Fate) 
 	default:
 		a = s.publish(st, msgs[0])
 	}
+	if a.taken {
+		return nil
+	}
 	data, _ := json.Marshal(a) // it always encodes
 	return &nats.Msg{Data: data}
 }
 
 // defaultWait is how long a request waits for its answer.
 const defaultWait = 5 * time.Second
+
+// errUnanswered says that the server does not answer.
+var errUnanswered = errors.New("no answer")
 
 // call asks the server something and waits for the answer.
 func call[T any](ctx context.Context, c *Client, stream, verb, what string, do func(*Server, *stream, Fate) (T, error)) (T, error) {
@@ -331,6 +342,20 @@ func call[T any](ctx context.Context, c *Client, stream, verb, what string, do f
 			}
 		}})
 	}
+	arrive := func(f Fate) (r result) {
+		s.mu.Lock()
+		defer s.unlock()
+		st := s.streams[stream]
+		switch {
+		case st == nil && stream != "":
+			r.err = jetstream.ErrStreamNotFound
+		case st != nil && st.frozen:
+			r.err = errUnanswered
+		default:
+			r.v, r.err = do(s, st, f)
+		}
+		return r
+	}
 	s.o.Net.Submit(&Event{Client: c.name, Kind: Request, Stream: stream, Verb: verb, What: what, Arrive: func(f Fate) {
 		r := result{}
 		switch {
@@ -338,21 +363,17 @@ func call[T any](ctx context.Context, c *Client, stream, verb, what string, do f
 			r.err = nats.ErrNoResponders
 		case f.Refuse != nil:
 			r.err = f.Refuse.api()
-		default:
-			s.mu.Lock()
-			st := s.streams[stream]
-			switch {
-			case st == nil && stream != "":
-				r.err = jetstream.ErrStreamNotFound
-			case st != nil && st.frozen:
-				s.unlock()
-				return
-			default:
-				r.v, r.err = do(s, st, f)
+			if f.Yet {
+				s.o.Net.Submit(&Event{Client: c.name, Kind: Request, Stream: stream, Verb: verb, What: what, Arrive: func(f Fate) {
+					if f.Refuse == nil && !f.Nobody {
+						arrive(f)
+					}
+				}})
 			}
-			s.unlock()
+		default:
+			r = arrive(f)
 		}
-		if !f.Mute {
+		if !f.Mute && r.err != errUnanswered {
 			answer(r)
 		}
 	}})
@@ -519,7 +540,10 @@ func (c *Client) request(ctx context.Context, verb string, msgs []*message, sent
 		} else {
 			a = s.publish(st, msgs[0])
 		}
-		if a.Error != nil {
+		switch {
+		case a.taken:
+			return a, errUnanswered
+		case a.Error != nil:
 			return a, a.Error.api()
 		}
 		return a, nil

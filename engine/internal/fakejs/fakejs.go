@@ -8,7 +8,7 @@
 // Everything that passes between a client and the server is an Event, which is
 // given to a Net. A Net decides when it arrives, in which order, and what
 // befalls it (Fate); without one everything arrives at once. On top of that
-// the server itself can be made to misbehave: Restart, LoseTail, Freeze.
+// the server itself can be made to misbehave: Restart, LoseTail, Freeze, CutOff.
 //
 // What is modelled: limits and DiscardNew, MaxMsgsPerSubject, the dedupe
 // window, expectations of the last sequence of a subject, of another subject
@@ -64,6 +64,7 @@ type Event struct {
 type Fate struct {
 	Mute   bool     // of a request: it is carried out, and the answer is lost
 	Refuse *Refusal // of a request: it is not carried out, and this is the answer
+	Yet    bool     // of a publish that is refused: it comes to another server too, which leads by now and does what is right
 	Nobody bool     // of a request: there is nobody who takes it
 	Stale  bool     // of a read: a replica answers that lags behind, where that is possible
 	Gap    bool     // of a batch: a message of it is lost; of a delivery: its first message is
@@ -88,6 +89,7 @@ var (
 	RefuseStorage   = &Refusal{500, 10047, "insufficient storage resources available"}
 	RefuseTooMany   = &Refusal{429, 10210, "atomic publish too many inflight"}
 	RefuseNoLeader  = &Refusal{503, 10008, "JetStream system temporarily unavailable"}
+	RefuseSequence  = &Refusal{400, 10071, "wrong last sequence: 1"}
 )
 
 // Net decides when events arrive.
@@ -186,6 +188,7 @@ type stream struct {
 	consumers map[string]*consumer
 	watchers  []*watcher
 	frozen    bool
+	alone     *alone // not nil: its leader is cut off from the others
 }
 
 // removal is a message that was removed. The word of that lies behind the
@@ -332,6 +335,7 @@ type ack struct {
 	Duplicate bool     `json:"duplicate,omitempty"`
 	Batch     string   `json:"batch,omitempty"`
 	Count     int      `json:"count,omitempty"`
+	taken     bool     // not stored yet: there is no answer
 }
 
 // publish stores a message. The caller holds the lock.
@@ -341,7 +345,11 @@ func (s *Server) publish(st *stream, m *message) ack {
 		a.Error = &Refusal{400, 10060, "expected stream does not match"}
 		return a
 	}
-	if a.Error = s.expected(st, m, st.last, nil); a.Error != nil {
+	if a.Error = s.expected(st, m, st.end(), nil); a.Error != nil {
+		return a
+	}
+	if st.alone.knows(m) {
+		a.Error = &Refusal{409, 10158, "duplicate message id is in process"}
 		return a
 	}
 	if d, known := s.duplicate(st, m); known {
@@ -349,6 +357,10 @@ func (s *Server) publish(st *stream, m *message) ack {
 		return a
 	}
 	a.Error = st.room(m, 0, 0)
+	if a.Error == nil && st.alone != nil {
+		st.alone.take(m)
+		return ack{taken: true}
+	}
 	if a.Error == nil {
 		s.put(st, m)
 		a.Seq = m.seq
@@ -402,6 +414,9 @@ func (s *Server) expected(st *stream, m *message, last uint64, written map[strin
 		if written[on] {
 			return &Refusal{400, 10071, "wrong last sequence: 0"}
 		}
+		if st.alone != nil && st.alone.inProcess[on] {
+			return RefuseInFlight
+		}
 		if seq := st.lastSeqOf(on); seq != want {
 			return wrong(seq)
 		}
@@ -439,6 +454,10 @@ func (s *Server) commit(st *stream, batch []*message, sent []time.Time) ack {
 		a.Error = nil
 		batch = slices.DeleteFunc(batch, func(m *message) bool { return s.expected(st, m, st.last, nil) != nil })
 	}
+	if st.alone != nil {
+		st.alone.take(batch...)
+		return ack{taken: true}
+	}
 	for _, m := range batch {
 		s.put(st, m)
 	}
@@ -474,7 +493,7 @@ func (s *Server) acceptable(st *stream, batch []*message) *Refusal {
 	var bytes int64
 	for i, m := range batch {
 		if id := m.header.Get(jetstream.MsgIDHeader); id != "" {
-			if _, known := s.duplicate(st, m); known || ids[id] {
+			if _, known := s.duplicate(st, m); known || ids[id] || st.alone.knows(m) {
 				return &Refusal{400, 10201, "atomic publish batch contains duplicate message id"}
 			}
 			ids[id] = true
@@ -482,7 +501,7 @@ func (s *Server) acceptable(st *stream, batch []*message) *Refusal {
 		if m.header.Get("Nats-Expected-Last-Msg-Id") != "" {
 			return &Refusal{400, 10177, "atomic publish unsupported header used: Nats-Expected-Last-Msg-Id"}
 		}
-		if r := s.expected(st, m, st.last+uint64(i), written); r != nil {
+		if r := s.expected(st, m, st.end()+uint64(i), written); r != nil {
 			return r
 		}
 		if r := st.room(m, int64(i), bytes); r != nil {

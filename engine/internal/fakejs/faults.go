@@ -81,6 +81,70 @@ func (s *Server) Freeze(name string) {
 	}
 }
 
+// alone is what the leader of a stream does while it is cut off from the
+// others: it takes what is published and answers nothing; what names a subject
+// that something in process names, it refuses.
+type alone struct {
+	taken     []*message
+	inProcess map[string]bool // subjects
+	ids       map[string]bool
+}
+
+// knows says whether something in process has the id of a message.
+func (a *alone) knows(m *message) bool {
+	return a != nil && a.ids[m.header.Get(jetstream.MsgIDHeader)]
+}
+
+// end is the last sequence of a stream once all in process is stored.
+func (st *stream) end() uint64 {
+	if st.alone == nil {
+		return st.last
+	}
+	return st.last + uint64(len(st.alone.taken))
+}
+
+func (a *alone) take(msgs ...*message) {
+	a.taken = append(a.taken, msgs...)
+	for _, m := range msgs {
+		a.inProcess[m.subject] = true
+		if id := m.header.Get(jetstream.MsgIDHeader); id != "" {
+			a.ids[id] = true
+		}
+		if m.header.Get(jetstream.ExpectedLastSubjSeqHeader) != "" {
+			a.inProcess[cmp.Or(m.header.Get("Nats-Expected-Last-Subject-Sequence-Subject"), m.subject)] = true
+		}
+	}
+}
+
+// CutOff cuts the leader of a stream off from the others, until Rejoin.
+func (s *Server) CutOff(name string) {
+	s.mu.Lock()
+	defer s.unlock()
+	if st := s.streams[name]; st != nil && st.alone == nil {
+		st.alone = &alone{inProcess: map[string]bool{}, ids: map[string]bool{}}
+	}
+}
+
+// Rejoin ends CutOff, and gives how many messages had been taken: they are
+// stored now, or lost when another server has become the leader without them.
+func (s *Server) Rejoin(name string, lost bool) int {
+	s.mu.Lock()
+	defer s.unlock()
+	st := s.streams[name]
+	if st == nil || st.alone == nil {
+		return 0
+	}
+	taken := st.alone.taken
+	st.alone = nil
+	if !lost {
+		for _, m := range taken {
+			s.put(st, m)
+		}
+		s.stirred(st)
+	}
+	return len(taken)
+}
+
 // Restart is that of the server. What is only in memory is forgotten:
 // consumers kept in memory, and the ids of messages that are no longer stored.
 // Of each durable consumer, the last rollback acknowledgements are forgotten

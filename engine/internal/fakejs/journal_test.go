@@ -106,6 +106,75 @@ func TestTheLastRecordIsGivenWhenItIsLostOnItsWay(t *testing.T) {
 	}
 }
 
+// twoLeaders is a net in which a stream has two leaders: the former one refuses
+// what fits, and the present one stores it.
+type twoLeaders struct {
+	refusal atomic.Pointer[fakejs.Refusal]
+}
+
+func (n *twoLeaders) Submit(e *fakejs.Event) {
+	f := fakejs.Fate{}
+	if e.Kind == fakejs.Request && e.Stream == events.StreamLog && (e.Verb == "publish" || e.Verb == "batch") {
+		f = fakejs.Fate{Refuse: n.refusal.Swap(nil), Yet: true}
+	}
+	e.Arrive(f)
+}
+
+// What a server refuses that leads no longer, the one that leads may have stored:
+// its outcome is unknown, and it is not sent again.
+func TestWhatOneServerRefusesAndAnotherStoresIsSentOnce(t *testing.T) {
+	for what, refusal := range map[string]*fakejs.Refusal{"in process": fakejs.RefuseInFlight, "wrong sequence": fakejs.RefuseSequence} {
+		for _, many := range []int{1, 20} {
+			t.Run(fmt.Sprint(what, " ", many), func(t *testing.T) {
+				net := &twoLeaders{}
+				s := fakejs.New(fakejs.Options{Net: net})
+				for _, cfg := range journal.Streams(3) {
+					if _, err := s.Client("admin").CreateStream(t.Context(), cfg); err != nil {
+						t.Fatal(err)
+					}
+				}
+				j, err := journal.OpenOn(t.Context(), s.Client("engine"), journal.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer j.Close(t.Context())
+				if err := j.Own(t.Context(), []int{1, 2}, []byte("me")); err != nil {
+					t.Fatal(err)
+				}
+				net.refusal.Store(refusal)
+				over := make(chan error, many)
+				for i := range many {
+					vp := 1 + i%2
+					j.Append(vp, fmt.Sprintf("penstock.log.%d.run.%d", vp, i), []byte("x"), func(_ uint64, err error) { over <- err })
+				}
+				unknown := 0
+				for range many {
+					if err := <-over; errors.Is(err, journal.ErrUnknown) {
+						unknown++
+					} else if err != nil {
+						t.Errorf("an outcome that is not known is told as %v", err)
+					}
+				}
+				if unknown == 0 {
+					t.Error("nothing was refused")
+				}
+				seen := map[string]int{}
+				for _, m := range s.Messages(events.StreamLog, 3) {
+					seen[m.Subject]++
+				}
+				if len(seen) != many {
+					t.Errorf("%d records are stored of %d", len(seen), many)
+				}
+				for subject, n := range seen {
+					if n > 1 {
+						t.Errorf("%s is stored %d times", subject, n)
+					}
+				}
+			})
+		}
+	}
+}
+
 // What has no answer when the connection is lost fails in the order in which it
 // was sent, so that who sends it again sends it in that order.
 func TestWhatIsOnItsWayFailsInItsOrder(t *testing.T) {

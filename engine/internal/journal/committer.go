@@ -7,7 +7,6 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // policy says how to send; it depends on the server.
@@ -38,7 +37,7 @@ func choose(sync string, replicas int) policy {
 const (
 	maxBatch      = 500     // records; the server's limit is 1,000
 	maxBatchBytes = 4 << 20 // of data
-	maxAttempts   = 10      // of a record that is refused for reasons that pass
+	maxAttempts   = 10      // of a batch that is refused for some of its records
 )
 
 // committer gathers records while others are on their way and sends them as
@@ -46,11 +45,10 @@ const (
 type committer struct {
 	wire    *wire
 	policy  policy
-	pause   time.Duration // before what was refused as in flight is sent again
-	max     int           // of the queue
-	ordered bool          // keep the order of each subject, come what may
+	max     int  // of the queue
+	ordered bool // keep the order of each subject, come what may
 	check   func(*record) error
-	sort    func([]*record) (good, bad []*record, err error) // who is it that was fenced?
+	sort    func([]*record) (rest, stale []*record, err error) // who is it that was fenced?
 
 	wake chan struct{}
 	stop chan struct{}
@@ -72,7 +70,7 @@ type committer struct {
 
 func newCommitter(w *wire, p policy, o Options) *committer {
 	return &committer{
-		wire: w, policy: p, max: o.MaxQueue, pause: 2 * time.Millisecond,
+		wire: w, policy: p, max: o.MaxQueue,
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), idle: make(chan struct{}),
 		flying: map[string]uint64{}, held: map[string][]*record{},
 	}
@@ -247,22 +245,31 @@ func (c *committer) batch(s *sending, group []*record) {
 }
 
 // sortOut sends a refused batch again without the records of partitions
-// that somebody else owns by now.
+// that somebody else owns by now. Where there are none, who has refused it was
+// wrong: a server that leads no longer and does not know it yet. The one that
+// leads may have stored the batch.
 func (c *committer) sortOut(s *sending, group []*record, refused error) {
-	if c.sort == nil || s.attempts.Add(1) > maxAttempts {
-		c.finish(s, group, 0, fmt.Errorf("%w: %w", refused, ErrUnavailable))
+	if c.sort == nil || code(refused) == codeInFlight || s.attempts.Add(1) > maxAttempts {
+		c.finish(s, group, 0, fmt.Errorf("%w: %w", refused, ErrUnknown))
 		return
 	}
-	if code(refused) == codeInFlight {
-		time.Sleep(c.pause)
-	}
-	good, bad, err := c.sort(group)
+	rest, stale, err := c.sort(group)
 	if err != nil {
-		c.finish(s, group, 0, fmt.Errorf("%w, and who owns the partitions cannot be read: %w: %w", refused, err, ErrUnavailable))
+		c.finish(s, group, 0, fmt.Errorf("%w, and who owns the partitions cannot be read: %w: %w", refused, err, ErrUnknown))
 		return
 	}
-	if len(bad) > 0 {
-		c.finish(s, bad, 0, fmt.Errorf("%w: %w", refused, ErrFenced))
+	if len(stale) == 0 {
+		c.finish(s, group, 0, fmt.Errorf("%w, and nobody else owns the partitions: %w", refused, ErrUnknown))
+		return
+	}
+	c.finish(s, stale, 0, fmt.Errorf("%w: %w", refused, ErrFenced))
+	good := rest[:0]
+	for _, r := range rest {
+		if gone := c.check(r); gone != nil {
+			c.finish(s, []*record{r}, 0, gone)
+		} else {
+			good = append(good, r)
+		}
 	}
 	switch len(good) {
 	case 0:
@@ -273,22 +280,10 @@ func (c *committer) sortOut(s *sending, group []*record, refused error) {
 	}
 }
 
-// single sends r, and the rest singly after it.
+// single sends r, and the rest singly after it. What is refused is not sent
+// again: it may be stored all the same.
 func (c *committer) single(s *sending, r *record, rest []*record) {
 	c.wire.send([]*record{r}, false, func(seq uint64, err error) {
-		if code(err) == codeInFlight && s.attempts.Add(1) <= maxAttempts {
-			time.AfterFunc(c.pause, func() {
-				if c.check != nil {
-					if gone := c.check(r); gone != nil {
-						c.finish(s, []*record{r}, 0, gone)
-						c.next(s, rest)
-						return
-					}
-				}
-				c.single(s, r, rest)
-			})
-			return
-		}
 		over := []*record{r}
 		if err != nil && c.ordered {
 			over, rest = withFollowers(r, rest)

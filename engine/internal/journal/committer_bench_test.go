@@ -43,7 +43,7 @@ func (e *echo) Send(m *nats.Msg) error {
 func BenchmarkCommit(b *testing.B) {
 	for _, n := range []int{1, 256} {
 		b.Run("group="+strconv.Itoa(n), func(b *testing.B) {
-			w, err := newWire(&echo{}, "PENSTOCK_LOG", time.Minute)
+			w, err := newWire(&echo{}, "PENSTOCK_LOG", 1, time.Minute)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -43,7 +43,7 @@ func OpenOn(ctx context.Context, t Transport, opts Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWire(t, events.StreamLog, opts.AckTimeout)
+	w, err := newWire(t, events.StreamLog, lim.replicas, opts.AckTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -221,32 +221,30 @@ func tooLarge(size, limit int) error {
 	return fmt.Errorf("%d bytes, at most %d; store large values as artifacts and refer to them: %w", size, limit, ErrTooLarge)
 }
 
-// sortFenced reads who owns the partitions of records now.
-func (l *Log) sortFenced(records []*record) (good, bad []*record, err error) {
+// sortFenced reads who owns the partitions of records now: of the stale ones
+// somebody has since.
+func (l *Log) sortFenced(records []*record) (rest, stale []*record, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	owned := map[int]uint64{}
 	for _, r := range records {
-		if _, known := owned[r.vp]; known {
-			continue
+		at, known := owned[r.vp]
+		if !known {
+			e, err := l.Last(ctx, ownSubjects[r.vp])
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return nil, nil, err
+			}
+			at = e.Seq
+			owned[r.vp] = at
 		}
-		e, err := l.Last(ctx, ownSubjects[r.vp])
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, nil, err
-		}
-		owned[r.vp] = e.Seq
-		if e.Seq != r.expect {
+		if at > r.expect {
 			l.fences.lose(r.vp, r.expect)
-		}
-	}
-	for _, r := range records {
-		if owned[r.vp] == r.expect && l.fences.check(r) == nil {
-			good = append(good, r)
+			stale = append(stale, r)
 		} else {
-			bad = append(bad, r)
+			rest = append(rest, r)
 		}
 	}
-	return good, bad, nil
+	return rest, stale, nil
 }
 
 // Last implements Journal.
@@ -370,10 +368,11 @@ func (l *Log) storeCheckpoints(ctx context.Context, records []*record) error {
 		switch {
 		case err == nil:
 			l.ckptAt[r.vp] = first + uint64(i)
-		case errors.Is(err, ErrUnknown):
-			delete(l.ckptAt, r.vp) // look again
 		case code(err) == codeWrongSequence && len(records) == 1:
 			l.lostCheckpoint(ctx, r.vp)
+		case code(err) == codeWrongSequence, code(err) == codeInFlight: // the next one will tell
+		case errors.Is(err, ErrUnknown):
+			delete(l.ckptAt, r.vp) // look again
 		}
 	}
 	if err != nil && len(records) == 1 {

@@ -25,6 +25,7 @@ const (
 	FaultUnknownLate         // ErrUnknown now; stored at DeliverLate if its fence still holds
 	FaultFull                // ErrFull
 	FaultUnavailable         // ErrUnavailable
+	FaultFencedStored        // stored, and refused by a server that leads no longer: ErrFenced
 )
 
 // Memory is the twin of the streams in memory, for simulations: what the
@@ -168,8 +169,11 @@ func (m *Memory) store(r *record, put func(*record) uint64) (uint64, error) {
 		return 0, ErrFenced
 	}
 	seq := put(r)
-	if fault == FaultUnknownStored {
+	switch fault {
+	case FaultUnknownStored:
 		return 0, ErrUnknown
+	case FaultFencedStored:
+		return 0, ErrFenced
 	}
 	return seq, nil
 }

@@ -20,7 +20,7 @@ func NewPublisherOn(ctx context.Context, t Transport, stream string, opts Option
 	if err != nil {
 		return nil, err
 	}
-	w, err := newWire(t, stream, opts.AckTimeout)
+	w, err := newWire(t, stream, lim.replicas, opts.AckTimeout)
 	if err != nil {
 		return nil, err
 	}

@@ -29,8 +29,13 @@ type refusal struct {
 	Code        int    `json:"err_code"`
 	Description string `json:"description"`
 	stream      string
-	batch       bool
+	// doubtful: of a stream that several servers store. One that is no longer its
+	// leader may not know it yet and refuse what the present one stores.
+	doubtful bool
 }
+
+// errDoubtful is what somebody refuses who may not be the leader.
+var errDoubtful = fmt.Errorf("%w, and %w", ErrFenced, ErrUnknown)
 
 func (r *refusal) Error() string {
 	return fmt.Sprintf("stream %s: the server refuses: %s (%d)", r.stream, r.Description, r.Code)
@@ -40,17 +45,22 @@ func (r *refusal) Error() string {
 func (r *refusal) Unwrap() error {
 	switch r.Code {
 	case codeWrongSequence:
+		if r.doubtful {
+			return errDoubtful
+		}
 		return ErrFenced
 	case codeInsufficient, codeStorageExceeded, codeTooManyRequests, codeBatchTooMany, codeAccountResources, codeMaximumBytes:
 		return ErrFull
 	case codeMessageTooLarge:
 		return ErrTooLarge
 	case codeInFlight:
-		// The other write under the fence may be this one, sent before: a leader
-		// that has lost the others takes it, answers nothing, and refuses it when
-		// it comes again. When the others are back both may be stored.
+		// Somebody refuses who has lost the others. Another one may lead by now,
+		// and have stored it.
 		return ErrUnknown
 	case codeNotAvailable, codeNotLeader, codeBatchIncomplete:
+		if r.doubtful {
+			return ErrUnknown
+		}
 		return ErrUnavailable
 	case codeStoreFailed:
 		// The limits of a stream are checked before anything is written. Any

@@ -45,11 +45,12 @@ type flight struct {
 // wire sends flights and pairs the server's answers with them: one inbox, one
 // subscription, a token for each flight.
 type wire struct {
-	t       Transport
-	stream  string
-	inbox   string
-	mute    func() // ends the answers
-	timeout time.Duration
+	t          Transport
+	stream     string
+	inbox      string
+	mute       func() // ends the answers
+	timeout    time.Duration
+	replicated bool // a refusal may be that of a server that leads no longer
 
 	sendMu  sync.Mutex // one flight after the other, so that order holds
 	scratch scratch
@@ -66,9 +67,9 @@ type wire struct {
 	interruptions atomic.Uint64
 }
 
-func newWire(t Transport, stream string, timeout time.Duration) (*wire, error) {
+func newWire(t Transport, stream string, replicas int, timeout time.Duration) (*wire, error) {
 	w := &wire{
-		t: t, stream: stream, timeout: timeout,
+		t: t, stream: stream, replicated: replicas > 1, timeout: timeout,
 		scratch: scratch{header: nats.Header{}},
 		pending: map[string]*flight{},
 		stop:    make(chan struct{}),
@@ -189,7 +190,7 @@ func (w *wire) answer(msg *nats.Msg) {
 	n := len(f.records)
 	switch {
 	case ack.Error != nil:
-		ack.Error.stream, ack.Error.batch = w.stream, f.batch
+		ack.Error.stream, ack.Error.doubtful = w.stream, w.replicated
 		f.landed(0, ack.Error)
 	case ack.Seq == 0, f.batch && ack.Count != n:
 		f.landed(0, fmt.Errorf("stream %s: answer %q to %d messages: %w", w.stream, msg.Data, n, ErrUnknown))

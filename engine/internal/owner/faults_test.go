@@ -159,6 +159,23 @@ func TestNothingIsDecidedBeforeALostAnswerIsSettled(t *testing.T) {
 	verify(t, m, "r1", 2)
 }
 
+// A record that is refused under a fence that stands may be stored: who refuses
+// it is not who leads. It is looked for, not decided again.
+func TestARecordThatIsRefusedUnderAFenceThatStandsIsLookedFor(t *testing.T) {
+	m := journal.NewMemory(nil)
+	f := startOn(t, m.Open(), catalogs{compile(t, definitions)}, nil)
+	unknownOnce(m, "r1", journal.FaultFencedStored)
+	if a := f.begin(t, "r1", "job"); a.Status != events.StatusApplied {
+		t.Errorf("the start: %+v", a)
+	}
+	verify(t, m, "r1", 1)
+	unknownOnce(m, "r1", journal.FaultFencedStored)
+	if a := f.take(t, f.task(t, "r1", 1), "A"); a.Status != events.StatusApplied {
+		t.Errorf("the worker: %+v", a)
+	}
+	verify(t, m, "r1", 2)
+}
+
 func TestADeadlineIsNotLostWhileDefinitionsCannotBeRead(t *testing.T) {
 	c := newUnreliable(t)
 	f := startOn(t, journal.NewMemory(nil).Open(), c, nil)

@@ -304,6 +304,32 @@ type forgetful struct{ journal.Journal }
 func (forgetful) LoadCheckpoints(context.Context) (map[int][]byte, error) { return nil, nil }
 func (forgetful) Interruptions() uint64                                   { return 0 }
 
+// trusting takes a server's word that it has stored nothing.
+type trusting struct{ journal.Journal }
+
+func (b trusting) Append(vp int, subject string, data []byte, done func(uint64, error)) {
+	b.Journal.Append(vp, subject, data, func(seq uint64, err error) {
+		if err != nil && strings.Contains(err.Error(), "the server refuses") {
+			err = journal.ErrUnavailable
+		}
+		done(seq, err)
+	})
+}
+
+// That a refusal is believed, while another server leads by now and stores what
+// was refused, is reported.
+func TestARefusalThatIsBelievedIsReported(t *testing.T) {
+	wrong(t, 20, func(p *plan) {
+		p.replicas = 3
+		p.journal = func(j journal.Journal) journal.Journal { return trusting{j} }
+		for i := range p.deeds {
+			if p.deeds[i].fault() {
+				p.deeds[i].what = "refused and stored"
+			}
+		}
+	}, "I2")
+}
+
 // That nobody looks whether the end of the record was lost is reported.
 func TestALossThatNobodySeesIsReported(t *testing.T) {
 	wrong(t, 10, func(p *plan) {

@@ -17,6 +17,7 @@ import (
 type plan struct {
 	seed             uint64
 	engines, workers int
+	replicas         int // of the streams: 3 where faults of a cluster strike
 	sync             string
 	lasts            time.Duration // how long faults strike
 	deeds            []deed
@@ -64,7 +65,7 @@ const lasts = 90_000
 // draw makes the plan of a seed.
 func draw(seed uint64) plan {
 	rng := rand.New(rand.NewPCG(seed, 0xfa17))
-	p := plan{seed: seed, engines: 1 + rng.IntN(3), workers: 1 + rng.IntN(3), lasts: lasts * time.Millisecond, sync: journal.SyncAlways, patience: 20 * time.Minute,
+	p := plan{seed: seed, engines: 1 + rng.IntN(3), workers: 1 + rng.IntN(3), replicas: 1, lasts: lasts * time.Millisecond, sync: journal.SyncAlways, patience: 20 * time.Minute,
 		publisher: func(p journal.Publisher) journal.Publisher { return p }, journal: func(j journal.Journal) journal.Journal { return j }}
 	if rng.IntN(2) == 0 {
 		p.sync = journal.SyncLazy
@@ -94,6 +95,9 @@ func draw(seed uint64) plan {
 		add(rng.IntN(30), names, engine)
 	}
 	slices.SortStableFunc(p.deeds, func(a, b deed) int { return a.at - b.at })
+	if slices.ContainsFunc(p.deeds, func(d deed) bool { return d.what == "leader cut off" || d.what == "refused and stored" }) {
+		p.replicas = 3
+	}
 	p.ages = rng.IntN(8) == 0
 	return p
 }
@@ -252,6 +256,20 @@ var faults = map[string]func(*world, deed){
 		w.later(2*d.n, w.server.Reconnect)
 	},
 	"power cut": (*world).powerCut,
+	// A leader that has lost the others takes what it cannot store; they come
+	// back to it, or have another one by then.
+	"leader cut off": func(w *world, d deed) {
+		name := []string{events.StreamLog, events.StreamLog, events.StreamTasks, events.StreamCkpt, events.StreamAudit}[d.n%5]
+		w.server.CutOff(name)
+		w.later(12*d.n, func() { w.rejoin(name, d.n%2 == 0) })
+	},
+	// Two servers think that they lead. The one that is the first to answer does not.
+	"refused and stored": func(w *world, d deed) {
+		refusal := []*fakejs.Refusal{fakejs.RefuseInFlight, fakejs.RefuseSequence}[d.n/5%2]
+		for range 1 + d.n%4 {
+			onPublish("refused and stored", false, fakejs.Fate{Refuse: refusal, Yet: true})(w, d)
+		}
+	},
 	"full": func(w *world, d deed) {
 		name := []string{events.StreamLog, events.StreamTasks, events.StreamOut, events.StreamCkpt}[d.n%4]
 		w.server.Fill(name)
@@ -294,9 +312,20 @@ func (w *world) powerCut(d deed) {
 // waits are the faults that wait for a message that they fit.
 var waits = map[string]bool{"answer lost": true, "message lost": true, "in flight": true, "no resources": true, "storage exceeded": true,
 	"too many batches": true, "no leader": true, "no responders": true, "request lost": true, "batch with a gap": true, "batch torn": true, "stale read": true,
-	"delivery lost": true, "delivery torn": true, "call unanswered": true}
+	"delivery lost": true, "delivery torn": true, "call unanswered": true, "refused and stored": true}
 
 var faultNames = sortedKeys(faults)
+
+// rejoin has the leader of a stream find the others again.
+func (w *world) rejoin(name string, lost bool) {
+	what := "taken by a leader that was cut off, and stored"
+	if lost {
+		what = "taken by a leader that was cut off, and lost"
+	}
+	for range w.server.Rejoin(name, lost) {
+		w.saw(what)
+	}
+}
 
 // later does something after so many milliseconds, unless there is peace by then.
 func (w *world) later(ms int, f func()) {

@@ -63,15 +63,15 @@ type asked struct {
 }
 
 // server's streams, as the broker makes them.
-func streams() []jetstream.StreamConfig {
-	base := jetstream.StreamConfig{Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, DenyDelete: true}
+func streams(replicas int) []jetstream.StreamConfig {
+	base := jetstream.StreamConfig{Replicas: replicas, Storage: jetstream.FileStorage, Discard: jetstream.DiscardNew, DenyDelete: true}
 	named := func(name, subject string, change func(*jetstream.StreamConfig)) jetstream.StreamConfig {
 		c := base
 		c.Name, c.Subjects = name, []string{subject}
 		change(&c)
 		return c
 	}
-	return append(journal.Streams(1),
+	return append(journal.Streams(replicas),
 		named(events.StreamIngress, "penstock.ev.default.>", func(c *jetstream.StreamConfig) { c.Duplicates = 2 * time.Minute }),
 		named(events.StreamTasks, "penstock.task.>", func(c *jetstream.StreamConfig) { c.AllowAtomicPublish = true }),
 		named(events.StreamOut, "penstock.out.>", func(c *jetstream.StreamConfig) { c.AllowAtomicPublish, c.Discard = true, jetstream.DiscardOld }),
@@ -86,7 +86,7 @@ func newWorld(t *testing.T, p plan, cats *catalogs) *world {
 	w.server = fakejs.New(fakejs.Options{Net: w, Broken: p.broken})
 	w.net.last = w.server.Last
 	w.admin = w.server.Client("admin")
-	for _, cfg := range streams() {
+	for _, cfg := range streams(p.replicas) {
 		w.must(second(w.admin.CreateStream(w.ctx, cfg)))
 	}
 	for _, name := range []string{bucketMarks, bucketLive} {
@@ -304,6 +304,9 @@ func (w *world) peace() {
 		w.server.Limit(name, -1)
 	}
 	w.server.Thaw()
+	for _, name := range []string{events.StreamLog, events.StreamTasks, events.StreamCkpt, events.StreamAudit} {
+		w.rejoin(name, w.plan.seed%2 == 0)
+	}
 	w.server.Reconnect()
 	for _, e := range w.living() {
 		e.step.Store(0)
