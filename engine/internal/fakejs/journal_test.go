@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/penstock-cd/penstock/engine/internal/fakejs"
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/journal/journaltest"
@@ -103,6 +105,55 @@ func TestTheLastRecordIsGivenWhenItIsLostOnItsWay(t *testing.T) {
 	err = j.From(ctx, 1, func(journal.Entry) error { n++; return nil })
 	if err != nil || n != 1 {
 		t.Errorf("%d records were given, want 1: %v", n, err)
+	}
+}
+
+// A leader that is cut off from the others does what package contract says of
+// real ones; what it has taken is stored when they are back, or lost.
+func TestCutOffLeaderTakesAMessageAndRefusesTheNextUnderItsFence(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		s := fakejs.New(fakejs.Options{})
+		c := s.Client("c")
+		for _, cfg := range journal.Streams(3) {
+			if _, err := c.CreateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+		}
+		publish := func(subject string, opts ...jetstream.PublishOpt) (code int, answered bool) {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			_, err := c.Publish(ctx, subject, []byte("x"), opts...)
+			if refused := new(jetstream.APIError); errors.As(err, &refused) {
+				code = int(refused.ErrorCode)
+			}
+			return code, !errors.Is(err, context.DeadlineExceeded)
+		}
+		publish("penstock.own.1")
+		fence := jetstream.WithExpectLastSequenceForSubject(1, "penstock.own.1")
+		s.CutOff(events.StreamLog)
+		if _, answered := publish("penstock.log.1.run.a", fence); answered {
+			t.Error("the first is answered")
+		}
+		for _, subject := range []string{"penstock.log.1.run.a", "penstock.log.1.run.b"} {
+			if code, _ := publish(subject, fence); code != 10164 {
+				t.Errorf("then %s: %d", subject, code)
+			}
+		}
+		if code, _ := publish("penstock.own.1", jetstream.WithExpectLastSequencePerSubject(1)); code != 10164 {
+			t.Errorf("an owner record instead of it: %d", code)
+		}
+		for range 2 {
+			if _, answered := publish("penstock.own.1"); answered {
+				t.Error("an owner record without a condition is answered")
+			}
+		}
+		want := uint64(4)
+		if lost {
+			want = 1
+		}
+		if n := s.Rejoin(events.StreamLog, lost); n != 3 || s.Last(events.StreamLog) != want {
+			t.Errorf("lost %t: %d were taken, LOG ends at %d, want %d", lost, n, s.Last(events.StreamLog), want)
+		}
 	}
 }
 

@@ -35,7 +35,8 @@ import (
 // Every one of them but ErrUnknown means that nothing was stored.
 var (
 	// ErrFenced: somebody else owns the partition, or this journal never did.
-	// Drop the partition.
+	// Drop the partition. In a cluster it may be ErrUnknown as well: a server
+	// that leads no longer refuses so what the leader stores.
 	ErrFenced = errors.New("not the owner of the partition")
 	// ErrUnknown: the record may be stored, or may yet be. Own the partition
 	// again (that fences what is still on its way), reload and compare.

@@ -90,7 +90,7 @@ var errAgain = errors.New("decide again")
 // relay's checkpoint could pass the record.
 func (p *partition) outcome(w *write, err error) (seq uint64, _ error) {
 	switch {
-	case errors.Is(err, journal.ErrUnknown):
+	case errors.Is(err, journal.ErrUnknown): // also where it is said to be fenced
 		seq, err = p.findOut(w)
 	case errors.Is(err, journal.ErrFenced):
 		if err = p.fenced(); errors.Is(err, errStands) { // and yet it was refused: what is true will be seen

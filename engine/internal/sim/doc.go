@@ -7,7 +7,7 @@
 // message and every request between the parts and the server is held back and
 // let through one by one, in an order that the seed decides; between two of
 // them every goroutine waits. Faults are lost, late and unanswered messages,
-// refusals, gaps, frozen and full streams, restarts of the server with
+// refusals, also by servers that lead no longer, leaders that are cut off, gaps, frozen and full streams, restarts of the server with
 // forgotten acknowledgements, servers that die in the midst of a batch, power
 // cuts, crashes, hand-overs, engines that stand still for longer than their
 // lease, interrupted connections, wall clocks that step while the monotonic one
