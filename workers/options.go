@@ -44,6 +44,7 @@ type Worker struct {
 
 	handlers sync.WaitGroup // tasks at work
 	reports  sync.WaitGroup // tasks that have not been reported yet
+	crew     crew           // does them
 
 	mu     sync.Mutex
 	active map[string]*attempt // by task: what this process has in hand

@@ -24,6 +24,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	defer dir.close()
 	w.dir = dir.path
+	defer w.crew.dismiss()
 	// Tasks outlive ctx: they end when they are done, or with this one.
 	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(ErrStopping)
@@ -132,7 +133,11 @@ func (w *Worker) take(ctx, work, report context.Context, kind string, msgs []Mes
 		select {
 		case w.slots <- struct{}{}:
 			w.handlers.Add(1)
-			w.reports.Go(func() { w.attempt(work, report, kind, m) })
+			w.reports.Add(1)
+			w.crew.do(func() {
+				defer w.reports.Done()
+				w.attempt(work, report, kind, m)
+			})
 		case <-patience.Done():
 			w.giveBack(m, 0)
 		}
