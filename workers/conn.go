@@ -85,9 +85,6 @@ func (b *busConn) helloAgain(ctx context.Context) error {
 	return err
 }
 
-// atOnce is how long to wait for tasks that are there already.
-const atOnce = time.Millisecond
-
 // Fetch asks for many tasks without waiting and, when there is none, waits for
 // one: a request for many would wait for all of them.
 func (b *busConn) Fetch(ctx context.Context, pool, kind string, n int, wait time.Duration) ([]Message, error) {
@@ -98,7 +95,7 @@ func (b *busConn) Fetch(ctx context.Context, pool, kind string, n int, wait time
 	}
 	source := b.source(pool, kind)
 	if n > 1 {
-		if found, err := source.Fetch(ctx, n, atOnce); err != nil || len(found) > 0 {
+		if found, err := source.Fetch(ctx, n, 0); err != nil || len(found) > 0 {
 			return messages(found), err
 		}
 	}

@@ -36,8 +36,8 @@ func (c *Conn) Tasks(pool, kind string) *TaskSource {
 	return &TaskSource{conn: c, pool: cmp.Or(pool, c.cred.Pool, events.DefaultPool), kind: kind}
 }
 
-// Fetch takes up to n tasks, waiting for the first one at most wait (at least
-// one millisecond is used). It gives what there is, possibly nothing, and an
+// Fetch takes up to n tasks, waiting for them at most wait; without a wait it
+// takes what is there. It gives what there is, possibly nothing, and an
 // error only when it gives nothing. A message that the engine did not sign, or
 // that is for another pool or kind, is never given: it is ended for good and
 // logged, after a while where an engine may have come (see LearnTaskKeys). The error is ErrNoTasks, or a *Refusal with CodeDenied, or says
@@ -52,11 +52,12 @@ func (s *TaskSource) Fetch(ctx context.Context, n int, wait time.Duration) ([]*T
 	}
 	back, done := s.conn.resyncs.on()
 	defer done()
-	batch, err := consumer.Fetch(n, jetstream.FetchMaxWait(max(wait, time.Millisecond)))
+	batch, err := ask(consumer, n, wait)
 	if err != nil {
 		return nil, fmt.Errorf("tasks of kind %q: %w", s.kind, err)
 	}
 	var out []*TaskMessage
+	left := n
 	for {
 		select {
 		case m, more := <-batch.Messages():
@@ -70,6 +71,9 @@ func (s *TaskSource) Fetch(ctx context.Context, n int, wait time.Duration) ([]*T
 			if t := s.accept(ctx, m); t != nil {
 				out = append(out, t)
 			}
+			if left--; left == 0 {
+				return out, nil
+			}
 		case <-back: // the request was lost with the connection; nothing more comes of it
 			giveBack(batch)
 			return out, nil
@@ -81,6 +85,13 @@ func (s *TaskSource) Fetch(ctx context.Context, n int, wait time.Duration) ([]*T
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+func ask(c jetstream.Consumer, n int, wait time.Duration) (jetstream.MessageBatch, error) {
+	if wait <= 0 {
+		return c.FetchNoWait(n)
+	}
+	return c.Fetch(n, jetstream.FetchMaxWait(max(wait, time.Millisecond)))
 }
 
 // giveBack gives back at once what still arrives, which would come again only
