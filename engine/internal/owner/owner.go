@@ -86,6 +86,9 @@ type Taken struct {
 // Ticket stands for a record that may be on its way into the journal.
 type Ticket interface {
 	Stored(at Mark, r *record.Record)
+	// Ahead says what may be stored, when there is time to prepare what it
+	// leads to. It may be called at once with Stored.
+	Ahead(r *record.Record)
 	Drop()
 	// Leave says that it will never be known here whether it is stored.
 	Leave()

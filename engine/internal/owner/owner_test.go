@@ -99,6 +99,8 @@ func (s *slip) Stored(_ owner.Mark, r *record.Record) {
 	default:
 	}
 }
+func (s *slip) Ahead(*record.Record) {}
+
 func (s *slip) Drop()  {}
 func (s *slip) Leave() {}
 
@@ -495,5 +497,6 @@ func (nobody) Begin(int) owner.Ticket                                           
 type noTicket struct{}
 
 func (noTicket) Stored(owner.Mark, *record.Record) {}
+func (noTicket) Ahead(*record.Record)              {}
 func (noTicket) Drop()                             {}
 func (noTicket) Leave()                            {}

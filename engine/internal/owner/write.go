@@ -49,6 +49,7 @@ func (p *partition) append(w *write) {
 			go p.run(w.k, w.l)
 		}
 	})
+	w.ticket.Ahead(w.r)
 }
 
 // carryOut goes on after a record was stored.

@@ -49,9 +49,11 @@ type Options struct {
 
 // Relay implements owner.Relay.
 type Relay struct {
-	o     Options
-	queue queue
-	parts [events.Partitions]atomic.Pointer[part] // those that are taken
+	o      Options
+	queue  queue
+	turn   sync.Mutex                              // of who publishes, so that nothing overtakes
+	flying atomic.Int64                            // records that may be on their way into the journal
+	parts  [events.Partitions]atomic.Pointer[part] // those that are taken
 
 	mu    sync.Mutex
 	pools map[[2]string]bool
@@ -97,13 +99,15 @@ type ticket struct {
 	part       *part
 	floor      uint64 // no sequence that it may get is at or below
 	r          *record.Record
-	left       int // messages that are not published yet
+	ahead      atomic.Pointer[made] // what it leads to, made before it was stored
+	left       int                  // messages that are not published yet
 	done       bool
 	prev, next *ticket
 }
 
 // Begin implements owner.Relay.
 func (r *Relay) Begin(vp int) owner.Ticket {
+	r.flying.Add(1)
 	p := r.parts[vp].Load()
 	if p == nil { // it was lost meanwhile: what is appended will be refused
 		p = &part{relay: r, vp: vp}
@@ -139,15 +143,32 @@ func (t *ticket) Stored(at owner.Mark, rec *record.Record) {
 	}
 	p.mu.Unlock()
 	if !nothing {
-		p.relay.queue.add(t)
+		p.relay.queue.put(t)
+	}
+	p.relay.landed()
+}
+
+// Ahead implements owner.Ticket. Where others are on their way too, one
+// signature for all of them costs less.
+func (t *ticket) Ahead(rec *record.Record) {
+	r := t.part.relay
+	if len(rec.Tasks) == 0 || r.flying.Load() > 1 || !r.poolsKnown(rec) {
+		return
+	}
+	whole := true
+	none := func() { whole = false }
+	m := &made{r.tasksOf(rec, t.part.vp, none), r.eventsOf(rec, none)}
+	if r.sign(m.tasks); whole {
+		t.ahead.Store(m)
 	}
 }
 
 // Drop implements owner.Ticket: nothing was stored.
 func (t *ticket) Drop() {
 	t.part.mu.Lock()
-	defer t.part.mu.Unlock()
 	t.part.finish(t)
+	t.part.mu.Unlock()
+	t.part.relay.landed()
 }
 
 // Leave implements owner.Ticket: whoever takes the partition next finds out.
@@ -155,12 +176,13 @@ func (t *ticket) Drop() {
 func (t *ticket) Leave() {
 	p := t.part
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if !p.left {
 		p.left, p.limit = true, t.floor
 	}
 	p.limit = min(p.limit, t.floor)
 	p.finish(t)
+	p.mu.Unlock()
+	p.relay.landed()
 }
 
 // finish takes a ticket off the list.
@@ -287,14 +309,24 @@ type queue struct {
 
 func newQueue() queue { return queue{wake: make(chan struct{}, 1)} }
 
-func (q *queue) add(tickets ...*ticket) {
+func (q *queue) put(tickets ...*ticket) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	q.waiting = append(q.waiting, tickets...)
-	q.mu.Unlock()
+}
+
+func (q *queue) nudge() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
+}
+
+// all reports whether something holds of all that wait.
+func (q *queue) all(holds func(*ticket) bool) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !slices.ContainsFunc(q.waiting, func(t *ticket) bool { return !holds(t) })
 }
 
 // take gives all that wait.
@@ -309,6 +341,18 @@ func (q *queue) take() []*ticket {
 // maxGroup is how many records are carried out at once.
 const maxGroup = 512
 
+// landed notes that the outcome of a record is known. When no other is on its
+// way, what waits is carried out at once, by whoever brought the last one:
+// nothing else waits for that goroutine, and another one would have to wake up.
+func (r *Relay) landed() {
+	if r.flying.Add(-1) > 0 || !r.queue.all(func(t *ticket) bool { return r.poolsKnown(t.r) }) || !r.turn.TryLock() {
+		r.queue.nudge()
+		return
+	}
+	defer r.turn.Unlock()
+	r.publishAll()
+}
+
 // loop publishes what is queued, as much at once as there is, so that one
 // signature covers a group.
 func (r *Relay) loop() {
@@ -321,50 +365,104 @@ func (r *Relay) loop() {
 		// The records of a group are stored together: let all of them come
 		// first, since one group of many costs far less than many of a few.
 		runtime.Gosched()
-		for group := range slices.Chunk(r.queue.take(), maxGroup) {
-			r.publish(group)
-		}
+		r.turn.Lock()
+		r.publishAll()
+		r.turn.Unlock()
 	}
 }
 
-// publish hands the tasks and events of a group to the publishers.
+func (r *Relay) publishAll() {
+	for group := range slices.Chunk(r.queue.take(), maxGroup) {
+		r.publish(group)
+	}
+}
+
+// made is what a record leads to; the tasks are signed.
+type made struct{ tasks, out []journal.Message }
+
+// outgoing are messages, and the record that each belongs to.
+type outgoing struct {
+	msgs []journal.Message
+	of   []*ticket
+}
+
+func (o *outgoing) add(t *ticket, msgs ...journal.Message) {
+	o.msgs = append(o.msgs, msgs...)
+	for range msgs {
+		o.of = append(o.of, t)
+	}
+}
+
+// publish hands the tasks of a group to the publishers, and then the events,
+// for which nobody waits.
 func (r *Relay) publish(group []*ticket) {
-	var tasks, out []journal.Message
-	var taskOf, outOf []*ticket
-	var bodies [][]byte
+	group = slices.DeleteFunc(group, func(t *ticket) bool { return t.part.gone.Load() }) // whoever has the partition now carries it out
+	var tasks, out outgoing
 	for _, t := range group {
-		if t.part.gone.Load() { // whoever has the partition now carries it out
+		t.left = len(t.r.Tasks) + len(t.r.Events)
+		if m := t.ahead.Load(); m != nil {
+			tasks.add(t, m.tasks...)
+		} else {
+			tasks.add(t, r.tasksOf(t.r, t.part.vp, func() { r.published(t) })...)
+		}
+	}
+	r.sign(tasks.msgs)
+	r.send(r.o.Tasks, tasks.msgs, tasks.of)
+	for _, t := range group {
+		if m := t.ahead.Load(); m != nil {
+			out.add(t, m.out...)
+		} else {
+			out.add(t, r.eventsOf(t.r, func() { r.published(t) })...)
+		}
+	}
+	r.send(r.o.Out, out.msgs, out.of)
+}
+
+// tasksOf makes the messages of a record's tasks, which are not signed yet. One
+// that cannot be made is told of.
+func (r *Relay) tasksOf(rec *record.Record, vp int, none func()) (msgs []journal.Message) {
+	for _, task := range rec.Tasks {
+		r.ensurePool(task.Pool, task.Kind)
+		body, err := task.AppendJSON(make([]byte, 0, 512))
+		if err != nil { // unreachable unless a value cannot be encoded, which the record has been
+			r.o.Log.Error("a task cannot be encoded", "task", task.ID, "error", err)
+			none()
 			continue
 		}
-		t.left = len(t.r.Tasks) + len(t.r.Events)
-		for _, task := range t.r.Tasks {
-			r.ensurePool(task.Pool, task.Kind)
-			body, err := task.AppendJSON(make([]byte, 0, 512))
-			if err != nil { // unreachable unless a value cannot be encoded, which the record has been
-				r.o.Log.Error("a task cannot be encoded", "task", task.ID, "error", err)
-				r.published(t)
-				continue
-			}
-			bodies = append(bodies, body)
-			tasks = append(tasks, journal.Message{Subject: events.TaskSubject(task.Pool, task.Kind, t.part.vp), Data: body})
-			taskOf = append(taskOf, t)
+		msgs = append(msgs, journal.Message{Subject: events.TaskSubject(task.Pool, task.Kind, vp), Data: body})
+	}
+	return msgs
+}
+
+// eventsOf makes the messages of a record's events; see tasksOf.
+func (r *Relay) eventsOf(rec *record.Record, none func()) (msgs []journal.Message) {
+	for i, ev := range rec.Events {
+		m, err := outMessage(rec, i, ev)
+		if err != nil {
+			r.o.Log.Error("an event cannot be encoded", "run", rec.ID, "error", err)
+			none()
+			continue
 		}
-		for i, ev := range t.r.Events {
-			m, err := outMessage(t.r, i, ev)
-			if err != nil {
-				r.o.Log.Error("an event cannot be encoded", "run", t.r.ID, "error", err)
-				r.published(t)
-				continue
-			}
-			out = append(out, m)
-			outOf = append(outOf, t)
+		msgs = append(msgs, m)
+	}
+	return msgs
+}
+
+// sign signs the tasks that are not signed yet, with one signature.
+func (r *Relay) sign(tasks []journal.Message) {
+	bodies := make([][]byte, 0, len(tasks))
+	for i := range tasks {
+		if tasks[i].Header == nil {
+			bodies = append(bodies, tasks[i].Data)
 		}
 	}
-	for i, sig := range events.SignGroup(r.o.Key, bodies) {
-		tasks[i].Header = map[string][]string{events.HeaderSignature: {sig}}
+	sigs := events.SignGroup(r.o.Key, bodies)
+	for i := range tasks {
+		if tasks[i].Header == nil {
+			tasks[i].Header = map[string][]string{events.HeaderSignature: {sigs[0]}}
+			sigs = sigs[1:]
+		}
 	}
-	r.send(r.o.Tasks, tasks, taskOf)
-	r.send(r.o.Out, out, outOf)
 }
 
 // send publishes messages; one that was not stored is published again, with
@@ -440,6 +538,14 @@ func (r *Relay) published(t *ticket) {
 	}
 	r.o.Log.LogAttrs(r.ctx, slog.LevelDebug, "record relayed", slog.String("aggregate", t.r.Aggregate), slog.String("id", t.r.ID), slog.Int64("record", t.r.V))
 	t.part.finish(t)
+}
+
+// poolsKnown reports whether nothing has to be made before a record's tasks are
+// published.
+func (r *Relay) poolsKnown(rec *record.Record) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !slices.ContainsFunc(rec.Tasks, func(t *events.Task) bool { return !r.pools[[2]string{t.Pool, t.Kind}] })
 }
 
 func (r *Relay) ensurePool(pool, kind string) {

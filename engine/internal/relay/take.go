@@ -142,5 +142,6 @@ func (t *taking) begin() {
 		}
 		r.parts[vp].Store(p)
 	}
-	r.queue.add(t.undone...)
+	r.queue.put(t.undone...)
+	r.queue.nudge()
 }
