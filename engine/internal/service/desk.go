@@ -20,29 +20,41 @@ func reportsOnly(subject string) bool {
 		slices.ContainsFunc(reportVerbs, func(verb string) bool { return strings.HasSuffix(subject, "."+verb) })
 }
 
-// desk does what takes no waiting with few goroutines, which stay while there
-// is something to do: hundreds of reports come together, and a goroutine for
-// each would have to grow its stack first.
+// desk does what takes no waiting with a few goroutines that stay: hundreds of
+// reports come together, and a goroutine for each would have to grow its stack
+// first.
 type desk struct {
-	work *sync.WaitGroup
-	most int
-
 	mu      sync.Mutex
+	come    sync.Cond
 	waiting []func()
-	busy    int
+	over    bool
 }
 
-func newDesk(work *sync.WaitGroup) *desk { return &desk{work: work, most: runtime.GOMAXPROCS(0)} }
+// newDesk opens a desk with as many goroutines as there are processors; they
+// end with close.
+func newDesk(work *sync.WaitGroup) *desk {
+	d := &desk{}
+	d.come.L = &d.mu
+	for range runtime.GOMAXPROCS(0) {
+		work.Go(d.run)
+	}
+	return d
+}
 
 // take has do done soon.
 func (d *desk) take(do func()) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.waiting = append(d.waiting, do)
-	if d.busy < d.most {
-		d.busy++
-		d.work.Go(d.run)
-	}
+	d.mu.Unlock()
+	d.come.Signal()
+}
+
+// close ends the desk when everything is done that waits.
+func (d *desk) close() {
+	d.mu.Lock()
+	d.over = true
+	d.mu.Unlock()
+	d.come.Broadcast()
 }
 
 func (d *desk) run() {
@@ -51,14 +63,15 @@ func (d *desk) run() {
 	}
 }
 
-// next gives what is to be done next; nil when there is nothing.
+// next waits for something to do; nil when the desk is closed.
 func (d *desk) next() (do func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.waiting) == 0 {
-		d.waiting = nil
-		d.busy--
-		return nil
+	for len(d.waiting) == 0 {
+		if d.waiting = nil; d.over {
+			return nil
+		}
+		d.come.Wait()
 	}
 	do, d.waiting[0] = d.waiting[0], nil
 	d.waiting = d.waiting[1:]

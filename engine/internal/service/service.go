@@ -372,6 +372,7 @@ func (s *Service) Serve(ctx context.Context, listening func()) error {
 	answers := funnel.New(s.send)
 	var work sync.WaitGroup
 	reports := newDesk(&work)
+	defer reports.close()
 	sub, err := s.o.Broker.Engine.QueueSubscribe("penstock.api.>", "penstock-engine", func(m *nats.Msg) {
 		if m.Reply == "" {
 			return // nobody would hear the answer, and nothing unanswered is done
@@ -387,10 +388,13 @@ func (s *Service) Serve(ctx context.Context, listening func()) error {
 				answers.Add(nats.Msg{Subject: m.Reply, Data: data})
 			})
 		}
-		if reportsOnly(m.Subject) {
-			reports.take(do)
-		} else {
+		switch {
+		case !reportsOnly(m.Subject):
 			work.Go(do)
+		case nothingBehind(m):
+			do()
+		default:
+			reports.take(do)
 		}
 	})
 	if err != nil {
@@ -405,9 +409,20 @@ func (s *Service) Serve(ctx context.Context, listening func()) error {
 	listening()
 	<-ctx.Done()
 	err = sub.Unsubscribe()
+	reports.close()
 	work.Wait()
 	answers.Wait()
 	return err
+}
+
+// nothingBehind reports whether no other message of its subscription waits: the
+// goroutine that brings them has the time then, and no other one has to wake up.
+func nothingBehind(m *nats.Msg) bool {
+	if m.Sub == nil {
+		return false
+	}
+	n, _, err := m.Sub.Pending()
+	return err == nil && n == 0
 }
 
 // heard waits for the server to know what is subscribed to: before it does, it
