@@ -18,7 +18,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -135,7 +134,7 @@ func (e Event) AppendJSON(b []byte) ([]byte, error) {
 	}
 	o.TextIf("datacontenttype", e.DataContentType)
 	o.TextIf("dataschema", e.DataSchema)
-	for _, name := range slices.Sorted(maps.Keys(e.Extensions)) {
+	for _, name := range wire.Keys(e.Extensions) {
 		o.MemberIf(name, e.Extensions[name])
 	}
 	switch {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -83,7 +82,7 @@ func appendDouble(b []byte, x float64) []byte {
 func appendMap(b []byte, m map[string]any) ([]byte, error) {
 	var err error
 	b = append(b, '{')
-	for i, k := range slices.Sorted(maps.Keys(m)) {
+	for i, k := range wire.Keys(m) {
 		if i > 0 {
 			b = append(b, ',')
 		}

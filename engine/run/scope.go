@@ -141,7 +141,12 @@ func (x *step) message(d *workflows.Data, extra map[string]any, fallback string)
 	return record.Text(v)
 }
 
-func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	if len(m) == 0 {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(m))
+}
 
 // joinWords writes "a, b and c".
 func joinWords(words []string) string {

@@ -10,7 +10,6 @@ package wire
 
 import (
 	"encoding/json"
-	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -235,13 +234,26 @@ func (o *Object) CountsIf(name string, m map[string]int) {
 	if len(m) == 0 {
 		return
 	}
-	in := Open(nil)
-	for _, k := range slices.Sorted(maps.Keys(m)) {
+	o.name(name)
+	in := Open(o.buf)
+	for _, k := range Keys(m) {
 		in.field(k)
 		in.buf = strconv.AppendInt(in.buf, int64(m[k]), 10)
 	}
-	p, _ := in.Close() // numbers always encode
-	o.Raw(name, p)
+	o.buf, _ = in.Close() // numbers always encode
+}
+
+// Keys are those of a map, sorted, as encoding/json writes them.
+func Keys[V any](m map[string]V) []string {
+	if len(m) == 0 {
+		return nil
+	}
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // field is name for a name that is no constant of the program.
