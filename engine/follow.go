@@ -3,10 +3,12 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/penstock-cd/penstock/engine/internal/journal"
 	"github.com/penstock-cd/penstock/engine/internal/owner"
@@ -182,15 +184,21 @@ func (f *follower) caughtUp(ctx context.Context) error {
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("of the record, which ends at %d, this engine has read up to %d: %w", end, at, context.Cause(ctx))
 		}
 	}
 }
+
+// readIn is how long an engine may take to read what is recorded when an event
+// comes; then it says so, and tries again.
+const readIn = 10 * time.Second
 
 // listening gives the runs that listen for an event: all that are recorded as
 // listening when it is called.
 func (e *Engine) listening(ctx context.Context, event []byte) ([]string, error) {
 	if e.tail != nil {
+		ctx, cancel := context.WithTimeout(ctx, readIn)
+		defer cancel()
 		if err := e.tail.caughtUp(ctx); err != nil {
 			return nil, err
 		}

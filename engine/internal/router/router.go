@@ -388,7 +388,7 @@ func one(ctx context.Context, o Options, m message) outcome {
 	publisher := publisherOf(m.subject)
 	in, id := Input(publisher, m.header, m.data, fmt.Sprintf("%d@%d", m.seq, m.at))
 	vp := events.Partition(record.Event, id)
-	wait := 50 * time.Millisecond
+	wait, told := 50*time.Millisecond, time.Now()
 	for {
 		a := do(ctx, o, id, &in)
 		switch {
@@ -400,6 +400,9 @@ func one(ctx context.Context, o Options, m message) outcome {
 			return outcome{held, vp, a}
 		case a.Status != events.StatusBusy:
 			return outcome{became: recorded}
+		case time.Since(told) > patience:
+			told = time.Now()
+			o.Log.Warn("an event waits to be recorded, and all behind it", "subject", m.subject, "sequence", m.seq, "reason", a.Reason)
 		}
 		select {
 		case <-time.After(wait):
