@@ -155,6 +155,42 @@ func TestTasksAreSignedAndEventsHaveIDsThatARepeatKeeps(t *testing.T) {
 	r.close()
 }
 
+// What a record leads to is made while the record is on its way, and goes
+// nowhere unless it is stored.
+func TestWhatIsMadeAheadIsPublishedWhenItsRecordIsStoredAndElseNever(t *testing.T) {
+	m := journal.NewMemory(nil)
+	r := newRig(t, m)
+	r.start()
+	r.store(aRecord("first", 1), false) // whose pool and kind are known then
+	eventually(t, "the first is published", func() bool { tasks, _ := m.Published(events.StreamTasks); return len(tasks) == 1 })
+	for i, stored := range []bool{false, true, false, true} {
+		rec := aRecord(fmt.Sprint("r", i), 1)
+		ticket := r.Begin(events.Partition(rec.Aggregate, rec.ID))
+		ticket.Ahead(rec)
+		if stored {
+			ticket.Stored(owner.Mark{Seq: uint64(1000 + i)}, rec)
+		} else {
+			ticket.Drop()
+		}
+	}
+	eventually(t, "what was stored is published", func() bool {
+		tasks, _ := m.Published(events.StreamTasks)
+		out, _ := m.Published(events.StreamOut)
+		return len(tasks) == 3 && len(out) == 3
+	})
+	tasks, headers := m.Published(events.StreamTasks)
+	for i, want := range []string{"first-1", "r1-1", "r3-1"} {
+		var task events.Task
+		if err := json.Unmarshal(tasks[i].Data, &task); err != nil || task.ID != want {
+			t.Errorf("task %d is %s, %v; want %s", i, task.ID, err, want)
+		}
+		if err := events.VerifySigned([]ed25519.PublicKey{public}, tasks[i].Data, headers[i][events.HeaderSignature][0]); err != nil {
+			t.Error(err)
+		}
+	}
+	r.close()
+}
+
 func TestWhatWasStoredButNotCarriedOutIsCarriedOutAfterARestart(t *testing.T) {
 	m := journal.NewMemory(nil)
 	r := newRig(t, m)
