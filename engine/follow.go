@@ -26,10 +26,16 @@ type follower struct {
 	from   uint64        // sequence behind which everything is told as it is recorded
 	loaded chan struct{} // closed when nothing is owed
 
+	complained time.Time // when it was told last that a record cannot be read
+
 	mu    sync.Mutex
 	at    uint64        // sequence up to which everything was told
 	moved chan struct{} // closed when at moves
 }
+
+// complainEvery is how often it is told that records cannot be read: of a newer
+// version, that is all that it writes.
+const complainEvery = 10 * time.Second
 
 func newFollower(log journal.Journal, observe func(owner.Entry), logger *slog.Logger) *follower {
 	return &follower{log: log, observe: observe, logger: logger, turn: make(chan struct{}, 1), owed: map[int]bool{}, loaded: make(chan struct{}), moved: make(chan struct{})}
@@ -150,7 +156,11 @@ func (f *follower) tell(e journal.Entry) {
 		return
 	}
 	entry, err := owner.EntryOf(e)
-	if err != nil { // its partition is stopped, and says why
+	if err != nil { // its partition is stopped and says why, or a newer version works there
+		if time.Since(f.complained) < complainEvery {
+			return
+		}
+		f.complained = time.Now()
 		f.logger.Error("a record cannot be read, and lists do not show it", "subject", e.Subject, "sequence", e.Seq, "error", err)
 		return
 	}

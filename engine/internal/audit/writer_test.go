@@ -68,8 +68,14 @@ func (l *logged) put(r *record.Record) {
 		l.Fatal(err)
 	}
 	l.heads[r.ID], l.hash[r.ID] = r, record.Hash(data)
+	l.bytes(r.Aggregate, r.ID, string(data))
+}
+
+// bytes stores what need not be a record.
+func (l *logged) bytes(aggregate, id, data string) {
+	l.Helper()
 	done := make(chan error, 1)
-	l.log.Append(events.Partition(r.Aggregate, r.ID), events.LogSubject(r.Aggregate, r.ID), data, func(_ uint64, err error) { done <- err })
+	l.log.Append(events.Partition(aggregate, id), events.LogSubject(aggregate, id), []byte(data), func(_ uint64, err error) { done <- err })
 	if err := <-done; err != nil {
 		l.Fatal(err)
 	}
@@ -242,11 +248,11 @@ func TestWritersThatFailOrAreTwoStoreEverythingOnce(t *testing.T) {
 
 func TestABreakOfTheChainIsRecordedAndStopsThePartition(t *testing.T) {
 	for name, spoil := range map[string]func(r *record.Record){
-		"a version is missing":    func(r *record.Record) { r.V++ },
-		"a version comes twice":   func(r *record.Record) { r.V-- },
-		"another record before":   func(r *record.Record) { r.Prev = strings.Repeat("0", 64) },
-		"no record before":        func(r *record.Record) { r.Prev = "" },
-		"a form that is unknown ": nil,
+		"a version is missing":  func(r *record.Record) { r.V++ },
+		"a version comes twice": func(r *record.Record) { r.V-- },
+		"another record before": func(r *record.Record) { r.Prev = strings.Repeat("0", 64) },
+		"no record before":      func(r *record.Record) { r.Prev = "" },
+		"it is no record":       nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLogged(t)
@@ -258,11 +264,7 @@ func TestABreakOfTheChainIsRecordedAndStopsThePartition(t *testing.T) {
 				spoil(&r)
 				l.put(&r)
 			} else {
-				done := make(chan error, 1)
-				l.log.Append(events.Partition(record.Run, "x"), events.LogSubject(record.Run, "x"), []byte(`{"f":99,"agg":"run","id":"x"}`), func(_ uint64, err error) { done <- err })
-				if err := <-done; err != nil {
-					t.Fatal(err)
-				}
+				l.bytes(record.Run, "x", `{"f":1,"agg":`)
 			}
 			l.add("other")
 			l.run(l.writer("a"))
@@ -285,6 +287,29 @@ func TestABreakOfTheChainIsRecordedAndStopsThePartition(t *testing.T) {
 			}
 		})
 	}
+}
+
+// While two versions run side by side the older one may keep the audit log, and
+// see records of a form that it does not know: these are no break, and stop
+// nobody. What else it sees, it checks as ever.
+func TestARecordOfANewerFormIsInTheAuditLogAndIsNoBreak(t *testing.T) {
+	l := newLogged(t)
+	first := *l.add("x")
+	l.bytes(record.Run, "x", fmt.Sprintf(`{"f":%d,"agg":"run","id":"x","v":2}`, record.FormatVersion+1))
+	first.V, first.Prev = 3, strings.Repeat("1", 64) // as nobody knows here
+	l.put(&first)
+	l.add("other")
+	l.run(l.writer("a"))
+	l.same()
+	if len(l.stopped) != 0 {
+		t.Errorf("stopped: %v", l.stopped)
+	}
+	_ = l.store.Read(t.Context(), Query{Filters: []string{filterOf(events.Partition(record.Run, "x"))}}, func(raw Raw) error {
+		if m, err := decode(raw); err != nil || len(m.Breaks) > 0 {
+			t.Errorf("the audit log has %v, %v", m.Breaks, err)
+		}
+		return nil
+	})
 }
 
 // A power cut takes the tail of LOG: what the audit log has of it is not

@@ -28,7 +28,9 @@ func Decide(self string, members []Member) (take, release Set) {
 
 // Desired is what an engine should hold among the live ones: each partition,
 // and each singleton that it can run, belongs to the one whose hash with it is
-// the highest (rendezvous hashing). One that leaves should hold nothing.
+// the highest (rendezvous hashing). Singletons read the records of all, so they
+// belong to those that read the newest form of any. One that leaves should hold
+// nothing.
 func Desired(self string, members []Member) Set {
 	i := slices.IndexFunc(members, func(m Member) bool { return m.Instance == self })
 	if i < 0 || members[i].Leaving {
@@ -41,7 +43,14 @@ func Desired(self string, members []Member) Set {
 		}
 	}
 	for _, name := range members[i].Offers {
-		if highest("singleton "+name, members, func(m Member) bool { return slices.Contains(m.Offers, name) }) == self {
+		newest := 0
+		offers := func(m Member) bool { return slices.Contains(m.Offers, name) }
+		for _, m := range members {
+			if !m.Leaving && offers(m) {
+				newest = max(newest, m.Record)
+			}
+		}
+		if highest("singleton "+name, members, func(m Member) bool { return offers(m) && m.Record == newest }) == self {
 			want = want.Union(Singletons(name))
 		}
 	}

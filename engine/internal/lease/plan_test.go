@@ -32,6 +32,25 @@ func staying(members []Member) []Member {
 	return slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Leaving })
 }
 
+// Whoever keeps the audit log, for example, has to read what all others write.
+func TestSingletonsBelongToThoseThatReadTheNewestFormOfARecord(t *testing.T) {
+	for i := range 50 {
+		older := Member{Instance: fmt.Sprint("a", i), Record: 1, Offers: names}
+		newer := Member{Instance: fmt.Sprint("b", i), Record: 2, Offers: names}
+		members := []Member{older, newer}
+		if want := Desired(newer.Instance, members); len(want.Singletons) != len(names) {
+			t.Fatalf("the newer one should hold %v", want.Singletons)
+		}
+		if want := Desired(older.Instance, members); len(want.Singletons) != 0 || want.Partitions.Len() == 0 {
+			t.Fatalf("the older one should hold %v", want)
+		}
+		members[1].Leaving = true
+		if want := Desired(older.Instance, members); len(want.Singletons) != len(names) {
+			t.Fatalf("when the newer one leaves, the older one should hold %v", want.Singletons)
+		}
+	}
+}
+
 func TestEverythingIsDesiredByExactlyOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		members := some(t, 1)
