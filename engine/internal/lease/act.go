@@ -195,19 +195,26 @@ func (l *Lease) begin(ctx context.Context, do func(ctx context.Context) error, d
 	})
 }
 
-// take takes what was claimed.
+// takingIsLong is after how long a takeover is told of that is not over.
+const takingIsLong = 30 * time.Second
+
+// take takes what was claimed. Singletons need none of the partitions, so they
+// do not wait for them.
 func (l *Lease) take(ctx context.Context) {
 	claims := l.claims
 	l.taking, l.lost = true, Set{}
 	l.begin(ctx, func(ctx context.Context) error {
-		var err error
-		if claims.Partitions.Len() > 0 {
-			err = l.o.Hands.Take(ctx, claims.Partitions.List())
-		}
 		for _, name := range claims.Singletons {
 			l.o.Hands.Start(name)
 		}
-		return err
+		if claims.Partitions.Len() == 0 {
+			return nil
+		}
+		late := time.AfterFunc(takingIsLong, func() {
+			l.o.Log.Warn("taking partitions over takes long; nothing goes on in them meanwhile", "partitions", claims.Partitions.Len(), "for", takingIsLong)
+		})
+		defer late.Stop()
+		return l.o.Hands.Take(ctx, claims.Partitions.List())
 	}, l.taken)
 }
 
