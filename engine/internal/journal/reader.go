@@ -218,10 +218,13 @@ func (r *reader) quiet(ctx context.Context, cons jetstream.Consumer) error {
 	if r.given < r.due {
 		// The server passes over one that it cannot read, and gives nothing
 		// more until it is asked again.
-		if r.misses++; over != nil && r.misses > r.due-r.given {
+		switch r.misses++; {
+		case r.misses <= r.due-r.given:
+			return nil
+		case over != nil:
 			return over
 		}
-		return nil
+		return fmt.Errorf("stream %s: reading: %d messages are due, %d came, and there is another one", r.stream, r.due, r.given)
 	}
 	return r.pastDamage(ctx)
 }

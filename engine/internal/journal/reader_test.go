@@ -143,17 +143,18 @@ func TestNoSubjectIsMissedThatTheServerPassesOver(t *testing.T) {
 		}
 		return nil
 	}
-	for name, at := range map[string]int{"when a request runs out": 1, "unnoticed": 0} {
+	const records = 10
+	for name, before := range map[string]int{"when a request runs out": 3, "unnoticed": 0, "the last of all": records - 1} {
 		t.Run(name, func(t *testing.T) {
 			l, m := meddledLog(t)
-			const records = 10
+			at := min(before, 1)
 			for i := range records {
 				store(t, l, fmt.Sprint("r", i), []byte("x"))
 			}
 			fetches := 0
 			m.fetch = func(c jetstream.Consumer, n int) (jetstream.MessageBatch, error) {
 				if fetches++; fetches <= at {
-					return c.Fetch(3) // less than is asked for
+					return c.Fetch(before) // less than is asked for
 				}
 				if fetches == at+1 {
 					if err := passOver(c); err != nil {
@@ -163,7 +164,9 @@ func TestNoSubjectIsMissedThatTheServerPassesOver(t *testing.T) {
 				return c.Fetch(n, jetstream.FetchMaxWait(time.Second))
 			}
 			got := map[string]int{}
-			err := l.LastPerSubject(t.Context(), []string{"penstock.log.>"}, func(e journal.Entry) error {
+			ctx, cancel := context.WithTimeout(t.Context(), slow)
+			defer cancel()
+			err := l.LastPerSubject(ctx, []string{"penstock.log.>"}, func(e journal.Entry) error {
 				got[e.Subject]++
 				return nil
 			})
