@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -138,6 +139,9 @@ func (w *Worker) take(ctx, work, report context.Context, kind string, msgs []Mes
 				defer w.reports.Done()
 				w.attempt(work, report, kind, m)
 			})
+			if len(msgs) == 1 {
+				runtime.Gosched() // it begins before another one is asked for
+			}
 		case <-patience.Done():
 			w.giveBack(m, 0)
 		}

@@ -155,6 +155,7 @@ func (t *ticket) Ahead(rec *record.Record) {
 	if len(rec.Tasks) == 0 || r.flying.Load() > 1 || !r.poolsKnown(rec) {
 		return
 	}
+	runtime.Gosched() // the record is sent first
 	whole := true
 	none := func() { whole = false }
 	m := &made{r.tasksOf(rec, t.part.vp, none), r.eventsOf(rec, none)}
@@ -408,6 +409,9 @@ func (r *Relay) publish(group []*ticket) {
 	}
 	r.sign(tasks.msgs)
 	r.send(r.o.Tasks, tasks.msgs, tasks.of)
+	if len(group) == 1 {
+		runtime.Gosched() // the task is sent before the events are made
+	}
 	for _, t := range group {
 		if m := t.ahead.Load(); m != nil {
 			out.add(t, m.out...)
