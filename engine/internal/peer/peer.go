@@ -13,9 +13,10 @@
 // a command that was carried out already is recognised by its id. Every other
 // answer, busy ones included, is the owner's and is passed on.
 //
-// Owners answer only while their lease is valid: one that stood still and does
-// not know yet that others have taken over says so instead of answering from
-// what it remembers.
+// Owners answer only while their lease is valid, before and after they looked:
+// one that stood still and does not know yet that others have taken over says
+// so instead of answering from what it remembers. What is recorded is true,
+// whoever owns the partition by then.
 package peer
 
 import (
@@ -102,6 +103,11 @@ func Subject(vp int) string { return "penstock.vp." + strconv.Itoa(vp) }
 // here reports whether this process owns a partition.
 func (p *Peers) here(vp int) bool { return p.o.Owner.Owns(vp) && p.o.Valid() }
 
+// stands reports whether an answer of the owner in this process counts.
+func (p *Peers) stands(a events.Answer) bool {
+	return p.o.Conn == nil || a.Code != events.CodeNotOwner && (a.Record > 0 || p.o.Valid())
+}
+
 // Now is the logical time of this engine, in milliseconds.
 func (p *Peers) Now() int64 { return p.o.Owner.Now() }
 
@@ -109,7 +115,7 @@ func (p *Peers) Now() int64 { return p.o.Owner.Now() }
 // means: it is not known to be carried out, repeat it with the same id.
 func (p *Peers) Do(ctx context.Context, agg, id string, in record.Input) events.Answer {
 	if p.o.Conn == nil || p.here(events.Partition(agg, id)) {
-		if a := p.o.Owner.Do(ctx, agg, id, in); p.o.Conn == nil || a.Code != events.CodeNotOwner {
+		if a := p.o.Owner.Do(ctx, agg, id, in); p.stands(a) {
 			return a
 		}
 	}
@@ -125,7 +131,7 @@ func (p *Peers) Go(ctx context.Context, agg, id string, in record.Input, reply f
 		return
 	}
 	p.o.Owner.Go(agg, id, in, func(a events.Answer) {
-		if p.o.Conn != nil && a.Code == events.CodeNotOwner {
+		if !p.stands(a) {
 			go elsewhere()
 			return
 		}
@@ -138,11 +144,13 @@ func (p *Peers) Go(ctx context.Context, agg, id string, in record.Input, reply f
 func (p *Peers) State(ctx context.Context, agg, id string) (state any, v int64, err error) {
 	if p.o.Conn == nil || p.here(events.Partition(agg, id)) {
 		state, v, err = p.o.Owner.State(ctx, agg, id)
-		if err == nil {
+		if err == nil && p.stands(events.Answer{}) {
 			return state, v, nil
 		}
-		if a := p.unanswered(err); p.o.Conn == nil || a.Code != events.CodeNotOwner {
-			return nil, 0, &Unanswered{a}
+		if err != nil {
+			if a := p.unanswered(err); p.stands(a) {
+				return nil, 0, &Unanswered{a}
+			}
 		}
 	}
 	r := p.ask(ctx, &request{Op: opState, Aggregate: agg, ID: id})
@@ -161,7 +169,7 @@ func (e *Unanswered) Error() string { return e.Answer.Reason }
 // Heartbeat takes a worker's sign of life to the owner of its run.
 func (p *Peers) Heartbeat(ctx context.Context, hb events.HeartbeatRequest) events.Answer {
 	if p.o.Conn == nil || p.here(events.Partition(record.Run, hb.Run)) {
-		if a := p.o.Owner.Heartbeat(ctx, hb); p.o.Conn == nil || a.Code != events.CodeNotOwner {
+		if a := p.o.Owner.Heartbeat(ctx, hb); p.stands(a) {
 			return a
 		}
 	}
@@ -262,6 +270,9 @@ func (p *Peers) serve(ctx context.Context, r *request) *response {
 			out.Answer = p.unanswered(err)
 		}
 	}
+	if !p.stands(out.Answer) {
+		return gone()
+	}
 	return out
 }
 
@@ -355,11 +366,16 @@ func (p *Peers) respond(m *nats.Msg) *response {
 	case m.Subject != Subject(r.partition()):
 		return refusal(events.StatusError, events.CodeInternal, fmt.Sprintf("%s %s is not in the partition of %s", r.Aggregate, r.ID, m.Subject))
 	case !p.here(r.partition()):
-		return refusal(events.StatusBusy, events.CodeNotOwner, "the engine that was asked does not hold the partition any more")
+		return gone()
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	return p.serve(ctx, r)
+}
+
+// gone is the answer of an engine that does not hold the partition.
+func gone() *response {
+	return refusal(events.StatusBusy, events.CodeNotOwner, "the engine that was asked does not hold the partition any more")
 }
 
 func refusal(status, code, reason string) *response {

@@ -53,6 +53,12 @@ func (d *desk) Do(_ context.Context, agg, id string, in record.Input) events.Ans
 	if hold != nil {
 		<-hold
 	}
+	if strings.HasPrefix(in.ID, "lapses") { // the engine stood still in the midst of it
+		d.valid.Store(false)
+	}
+	if strings.HasPrefix(in.ID, "lapses stale") {
+		return events.Answer{Status: events.StatusStale, Reason: d.name}
+	}
 	if strings.HasPrefix(in.ID, "large") {
 		return events.Answer{Status: events.StatusError, Reason: strings.Repeat("x", 2<<20)}
 	}
@@ -243,6 +249,35 @@ func TestALapsedLeaseAnswersNothing(t *testing.T) {
 	}
 	if n := len(b.inputs()); n != 0 {
 		t.Errorf("carried out %d times", n)
+	}
+}
+
+// An engine that stands still while it answers may have lost the partition by
+// the time it goes on: what it remembers is no answer then, and what is recorded
+// is one.
+func TestALeaseThatLapsesMeanwhileAnswersOnlyWhatIsRecorded(t *testing.T) {
+	s := natsServer(t)
+	a, b := start(t, s, "a"), start(t, s, "b", 2)
+	for _, from := range []*engine{a, b} {
+		for id, want := range map[string]string{"lapses stale": events.CodeNotOwner, "lapses recorded": ""} {
+			for how, do := range map[string]func(context.Context) events.Answer{
+				"Do": func(ctx context.Context) events.Answer {
+					return from.Peers.Do(ctx, record.Environment, in(2), input(id))
+				},
+				"Go": func(ctx context.Context) events.Answer {
+					got := make(chan events.Answer, 1)
+					from.Peers.Go(ctx, record.Environment, in(2), input(id), func(a events.Answer) { got <- a })
+					return <-got
+				},
+			} {
+				b.valid.Store(true)
+				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+				if got := do(ctx); got.Code != want || got.Status == events.StatusStale {
+					t.Errorf("%s, %s, %s: %+v", from.name, how, id, got)
+				}
+				cancel()
+			}
+		}
 	}
 }
 

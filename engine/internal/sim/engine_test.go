@@ -134,7 +134,6 @@ func (e *engine) leave() {
 }
 
 func (e *engine) open() error {
-	e.step.Store(0) // an owner believes the clock that it begins with
 	opts := journal.Options{Sync: e.w.plan.sync}
 	log, err := journal.OpenOn(e.ctx, e.conn["log"], opts)
 	if err != nil {
@@ -180,6 +179,7 @@ func (e *engine) assemble(log *journal.Log, tasks, out journal.Publisher) error 
 		Beat: time.Second + time.Duration(1+e.w.luck(e.instance, 9999)), // not at an instant at which something else ends
 		Self: lease.Member{Instance: e.instance, Version: "sim", Core: run.CoreVersion, Record: record.FormatVersion, Offers: singletons}})
 	l := e.lease
+	e.step.Store(0) // an owner believes the clock that it begins with
 	e.owner = owner.New(owner.Options{Journal: e.w.plan.journal(log), Catalogs: e.w.cats, Relay: e.relay, Observe: index.Observe, Instance: e.instance,
 		Beat: beat, BeatOut: beatOut, Log: quiet, Send: e.send, Lost: func(vp int, _ error) { l.Lost(vp) },
 		Wall: e.wall, Mono: mono, Asleep: func() time.Duration { return 0 }, ClockHeld: func(why string) {
@@ -325,20 +325,27 @@ func (e *engine) holds(vp int) bool {
 	return !e.dead.Load() && e.owner != nil && e.owner.Owns(vp)
 }
 
-// do carries out a command that has come over the bus.
-func (e *engine) do(agg, id string, in record.Input) events.Answer {
+// do carries out a command that has come over the bus. As package peer does, it
+// answers from what it remembers only while its lease is valid.
+func (e *engine) do(agg, id string, in record.Input) (a events.Answer) {
 	e.mu.Lock()
-	o := e.owner
+	o, l := e.owner, e.lease
 	e.mu.Unlock()
-	if o == nil || e.dead.Load() {
-		return events.Answer{Status: events.StatusBusy, Code: events.CodeNotOwner}
+	none := events.Answer{Status: events.StatusBusy, Code: events.CodeNotOwner}
+	if o == nil || e.dead.Load() || !l.Valid() {
+		return none
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, 10*time.Second)
 	defer cancel()
 	if in.Kind == heartbeat {
-		return o.Heartbeat(ctx, events.HeartbeatRequest{Run: id, Task: in.Attempt.Task, Worker: in.Attempt.Worker})
+		a = o.Heartbeat(ctx, events.HeartbeatRequest{Run: id, Task: in.Attempt.Task, Worker: in.Attempt.Worker})
+	} else {
+		a = o.Do(ctx, agg, id, in)
 	}
-	return o.Do(ctx, agg, id, in)
+	if a.Record == 0 && !l.Valid() {
+		return none
+	}
+	return a
 }
 
 // heartbeat is a worker's sign of life, which is no command.
