@@ -149,7 +149,7 @@ func (b *built) copied(t *testing.T) *damagedStore {
 	x := &server{t: t, plan: b.server.plan}
 	x.plan.Dir = filepath.Join(t.TempDir(), "data")
 	output(t, ".", nil, "cp", "-a", b.server.plan.Dir, x.plan.Dir)
-	return &damagedStore{client: &client{t: t, s: x, promised: b.promised}, people: b.people}
+	return &damagedStore{client: &client{t: t, s: x, promised: maps.Clone(b.promised)}, people: b.people}
 }
 
 // damagedStore is a copy of a store with damage.

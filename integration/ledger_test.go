@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -57,7 +57,10 @@ func (r reckoning) String() string {
 func (c *client) note(run, input string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.promised = append(c.promised, run+": "+input)
+	if c.promised == nil {
+		c.promised = map[string][]string{}
+	}
+	c.promised[run] = append(slices.Clip(c.promised[run]), input) // a copied client may have the rest
 }
 
 // changes is how many changes have been driven.
@@ -74,24 +77,48 @@ func (c *client) reckon(ledger string) {
 		c.audit(run)
 		c.effects(ledger, run)
 	}
+	c.reckonCancelled()
+}
+
+// reckonCancelled is reckon of the runs whose cancel was acknowledged. They
+// are many: several are asked about at a time.
+func (c *client) reckonCancelled() {
+	c.t.Helper()
+	next, looked := make(chan string, len(c.cancelled)), make(chan found, len(c.cancelled))
 	for _, run := range c.cancelled {
-		if v := c.untilDone(run); v.Outcome != events.Cancelled {
-			c.t.Errorf("run %s ended %s, and its cancel was acknowledged", run, v.Outcome)
+		next <- run
+	}
+	close(next)
+	for range 8 {
+		go func() {
+			for run := range next {
+				looked <- c.look(run)
+			}
+		}()
+	}
+	for range c.cancelled {
+		f := <-looked
+		if f.err != nil {
+			c.gaveUp(f.view, f.run, "done", f.err)
 		}
-		c.audit(run)
+		if f.view.Outcome != events.Cancelled {
+			c.t.Errorf("run %s ended %s, and its cancel was acknowledged", f.run, f.view.Outcome)
+		}
+		c.judge(f)
 	}
 }
 
-// crowd has n people start runs and cancel them, as fast as they are answered.
-// When leave returns, every run of which a start was acknowledged is known,
-// and whether its cancel was.
+// crowd has n people start runs and cancel them, as fast as they are answered,
+// or at the client's pace. When leave returns, every run of which a start was
+// acknowledged is known, and whether its cancel was.
 func (c *client) crowd(n int) (leave func()) {
 	ctx, cancel := context.WithCancel(c.t.Context())
+	tick, stop := c.ticks()
 	var people sync.WaitGroup
 	c.crowds++
 	for person := range n {
 		people.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
+			for i := 0; awaits(ctx, tick); i++ {
 				id := fmt.Sprintf("crowd-%d-%d-%d", c.crowds, person, i)
 				var v events.RunView
 				if _, err := c.askIn(ctx, c.marta, events.VerbStart, events.StartRun{ID: id, Workflow: "hold"}, &v); err != nil {
@@ -114,7 +141,27 @@ func (c *client) crowd(n int) (leave func()) {
 			}
 		})
 	}
-	return func() { cancel(); people.Wait() }
+	return func() { cancel(); people.Wait(); stop() }
+}
+
+// ticks says when the next of a crowd may begin a run.
+func (c *client) ticks() (tick <-chan time.Time, stop func()) {
+	if c.pace == 0 {
+		always := make(chan time.Time)
+		close(always)
+		return always, func() {}
+	}
+	t := time.NewTicker(c.pace)
+	return t.C, t.Stop
+}
+
+// awaits waits for a tick; false when ctx ended first.
+func awaits(ctx context.Context, tick <-chan time.Time) bool {
+	select {
+	case <-tick:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 // effects compares what the worker did for a run with what had to be done:
@@ -142,44 +189,74 @@ func (c *client) effects(ledger, run string) {
 	}
 }
 
-// audit reads a run's records and verifies them: the chain is whole, no input
-// stands in it twice, and nothing that was promised is missing.
+// found is what the engine has to say about a run: how it is, and its record.
+type found struct {
+	run    string
+	view   events.RunView
+	proof  events.Verification
+	stored events.Records
+	err    error // why the rest is not complete
+}
+
+// look waits for the end of a run and reads its record. It does not end the
+// test, so several may look at once.
+func (c *client) look(run string) found {
+	v, err := c.becomes(run, isDone)
+	if err != nil {
+		return found{run: run, view: v, err: err}
+	}
+	f := c.read(run)
+	f.view = v
+	return f
+}
+
+// read reads a run's record and has it verified.
+func (c *client) read(run string) found {
+	f, about := found{run: run}, events.GetRun{Run: run}
+	if _, f.err = c.ask(c.admin, events.VerbVerify, about, &f.proof); f.err == nil {
+		_, f.err = c.ask(c.admin, events.VerbRecords, about, &f.stored)
+	}
+	return f
+}
+
+// audit reads a run's records and judges them.
 func (c *client) audit(run string) []record.Record {
 	c.t.Helper()
-	var v events.Verification
-	c.must(c.admin, events.VerbVerify, events.GetRun{Run: run}, &v)
-	if !v.OK {
-		c.t.Errorf("run %s does not verify: %v", run, v.Problems)
+	f := c.read(run)
+	require(c.t, f.err)
+	return c.judge(f)
+}
+
+// judge verifies the records of a run: the chain is whole, no input stands in
+// it twice, and nothing that was promised is missing.
+func (c *client) judge(f found) []record.Record {
+	c.t.Helper()
+	if !f.proof.OK {
+		c.t.Errorf("run %s does not verify: %v", f.run, f.proof.Problems)
 	}
-	var stored events.Records
-	c.must(c.admin, events.VerbRecords, events.GetRun{Run: run}, &stored)
 	seen := map[string]int64{}
 	var all []record.Record
-	for i, s := range stored.Records {
+	for i, s := range f.stored.Records {
 		var r record.Record
 		require(c.t, json.Unmarshal(s.Record, &r))
 		if r.V != int64(i+1) {
 			c.sum.Doubled++
-			c.t.Errorf("run %s: record %d has the version %d", run, i+1, r.V)
+			c.t.Errorf("run %s: record %d has the version %d", f.run, i+1, r.V)
 		}
 		if at, twice := seen[r.In.ID]; twice {
 			c.sum.Doubled++
-			c.t.Errorf("run %s: input %s stands in record %d and again in %d", run, r.In.ID, at, r.V)
+			c.t.Errorf("run %s: input %s stands in record %d and again in %d", f.run, r.In.ID, at, r.V)
 		}
 		seen[r.In.ID] = r.V
 		all = append(all, r)
 	}
 	c.sum.Runs++
 	c.sum.Transitions += len(all)
-	for _, p := range c.promised {
-		of, id, _ := strings.Cut(p, ": ")
-		if of != run {
-			continue
-		}
+	for _, id := range c.promised[f.run] {
 		c.sum.Acked++
 		if _, there := seen[id]; !there && id != "start" {
 			c.sum.Lost++
-			c.t.Errorf("run %s: the input %s was acknowledged and is not in the record", run, id)
+			c.t.Errorf("run %s: the input %s was acknowledged and is not in the record", f.run, id)
 		}
 	}
 	return all

@@ -283,9 +283,10 @@ type client struct {
 	patient   bool   // repeats what failed within the engine
 	unclear   bool   // a worker may be lost in the midst of a task that is not repeated
 	mu        sync.Mutex
-	promised  []string // ids of inputs that were acknowledged, "run: id"
-	driven    []string // runs that were approved
-	cancelled []string // runs that were cancelled
+	pace      time.Duration       // between two runs that a crowd begins; 0: as fast as they are answered
+	promised  map[string][]string // ids of inputs that were acknowledged, by run
+	driven    []string            // runs that were approved
+	cancelled []string            // runs that were cancelled
 	crowds    int
 	sum       reckoning
 }
@@ -364,10 +365,30 @@ func (c *client) get(run string) events.RunView {
 // until waits until a run is as is wants it.
 func (c *client) until(run, what string, is func(events.RunView) bool) events.RunView {
 	c.t.Helper()
+	v, err := c.becomes(run, is)
+	if err != nil {
+		c.gaveUp(v, run, what, err)
+	}
+	return v
+}
+
+// gaveUp ends the test, since a run was never what it should be.
+func (c *client) gaveUp(v events.RunView, run, what string, err error) {
+	c.t.Helper()
+	if !errors.Is(err, errNotYet) {
+		c.t.Fatalf("run %s, until it is %s: %v", run, what, err)
+	}
+	c.t.Fatalf("run %s: never %s; it is %s", run, what, c.told(v, 3))
+}
+
+// becomes is until for those who may not end the test; the error is errNotYet
+// when the run is something else in the end.
+func (c *client) becomes(run string, is func(events.RunView) bool) (events.RunView, error) {
 	var v events.RunView
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if v = c.get(run); is(v) {
-			return v
+		v = events.RunView{}
+		if _, err := c.ask(c.admin, events.VerbGet, events.GetRun{Run: run}, &v); err != nil || is(v) {
+			return v, err
 		}
 		if v.Status == "done" {
 			break
@@ -375,11 +396,10 @@ func (c *client) until(run, what string, is func(events.RunView) bool) events.Ru
 		select {
 		case <-time.After(30 * time.Millisecond):
 		case <-c.t.Context().Done():
-			c.t.Fatal(c.t.Context().Err())
+			return v, c.t.Context().Err()
 		}
 	}
-	c.t.Fatalf("run %s: never %s; it is %s", run, what, c.told(v, 3))
-	return v
+	return v, errNotYet
 }
 
 // free gives an environment back that a run has kept beyond its end, since its
@@ -422,8 +442,10 @@ func (c *client) environments() []events.EnvironmentView {
 
 func (c *client) untilDone(run string) events.RunView {
 	c.t.Helper()
-	return c.until(run, "done", func(v events.RunView) bool { return v.Status == "done" })
+	return c.until(run, "done", isDone)
 }
+
+func isDone(v events.RunView) bool { return v.Status == "done" }
 
 // asked waits until a run asks for an approval and gives its content.
 func (c *client) asked(run string) string {
