@@ -3,11 +3,13 @@ package integration_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,32 +27,73 @@ type compose struct {
 	approved []string
 }
 
-// newCompose copies what docker-compose.yml needs and makes dist/, both where
-// nothing of the checkout is touched. Ports and names are this test's own.
+// newCompose gives a project of which nothing is started yet. Ports and names
+// are this test's own.
 func newCompose(t *testing.T) *compose {
 	t.Helper()
 	dockerClient(t)
-	command := []string{"docker-compose"}
-	if _, err := exec.LookPath(command[0]); err != nil {
-		command = []string{"docker", "compose"}
-		if err := exec.Command("docker", "compose", "version").Run(); err != nil {
-			missing(t, "compose", "neither docker-compose nor docker compose is installed")
-		}
-	}
 	for _, tool := range []string{"docker", "make"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			missing(t, "compose", err.Error())
 		}
 	}
-	tag := randomName()
-	c := &compose{t: t, dir: t.TempDir(), command: append(command, "-p", "penstock-"+tag), env: []string{
-		"PENSTOCK_TAG=" + tag, "PENSTOCK_NATS_PORT=0", "PENSTOCK_HTTP_PORT=0",
-		"PENSTOCK_NATS_PORT_2=0", "PENSTOCK_NATS_PORT_3=0", "PENSTOCK_HTTP_PORT_2=0", "PENSTOCK_HTTP_PORT_3=0", "DOCKER_BUILDKIT=0", "COMPOSE_DOCKER_CLI_BUILD=0"}}
-	copyTree(t, c.dir, "docker-compose.yml", "deployments")
-	output(t, repository(t), nil, "make", "dist", "DIST="+filepath.Join(c.dir, "dist"))
+	program := composeProgram()
+	if program == nil {
+		missing(t, "compose", "neither docker-compose nor docker compose is installed")
+	}
+	made, err := buildShipped()
+	require(t, err)
+	c := &compose{t: t, dir: made.dir, command: slices.Concat(program, []string{"-p", "penstock-" + randomName()}), env: []string{
+		"PENSTOCK_TAG=" + made.tag, "PENSTOCK_NATS_PORT=0", "PENSTOCK_HTTP_PORT=0",
+		"PENSTOCK_NATS_PORT_2=0", "PENSTOCK_NATS_PORT_3=0", "PENSTOCK_HTTP_PORT_2=0", "PENSTOCK_HTTP_PORT_3=0"}}
 	t.Cleanup(c.down)
 	return c
 }
+
+// composeProgram is how Compose is called here; nil when it is not installed.
+func composeProgram() []string {
+	if _, err := exec.LookPath("docker-compose"); err == nil {
+		return []string{"docker-compose"}
+	}
+	if err := exec.Command("docker", "compose", "version").Run(); err == nil {
+		return []string{"docker", "compose"}
+	}
+	return nil
+}
+
+// shipped is a folder with docker-compose.yml and what it needs, and the tag
+// of the images that were built as it says.
+type shipped struct{ dir, tag string }
+
+// buildShipped makes what is shipped once for all tests of this run, where
+// nothing of the checkout is touched.
+var buildShipped = sync.OnceValues(func() (shipped, error) {
+	dir, err := temporary()
+	if err != nil {
+		return shipped{}, err
+	}
+	made := shipped{dir, randomName()}
+	atTheEnd(func() {
+		if out, err := exec.Command("docker", "rmi", "-f", "penstock:"+made.tag, "penstock-nats:"+made.tag).CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "the images %s stay: %v\n%s", made.tag, err, out)
+		}
+	})
+	for _, step := range []struct {
+		in   string
+		args []string
+	}{
+		{"..", []string{"cp", "-R", "docker-compose.yml", "deployments", dir}},
+		{"..", []string{"make", "dist", "DIST=" + filepath.Join(dir, "dist")}},
+		{dir, append(composeProgram(), "build")},
+	} {
+		cmd := exec.Command(step.args[0], step.args[1:]...)
+		cmd.Dir, cmd.Env = step.in, append(os.Environ(), "PENSTOCK_TAG="+made.tag, "DOCKER_BUILDKIT=0", "COMPOSE_DOCKER_CLI_BUILD=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return shipped{}, &buildError{strings.Join(step.args, " "), string(out), err}
+		}
+	}
+	return made, nil
+})
 
 func (c *compose) run(args ...string) string {
 	c.t.Helper()
@@ -61,7 +104,7 @@ func (c *compose) run(args ...string) string {
 func (c *compose) down() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	all := slices.Concat(c.command, []string{"down", "--volumes", "--remove-orphans", "--rmi", "all"})
+	all := slices.Concat(c.command, []string{"down", "--volumes", "--remove-orphans"})
 	cmd := exec.CommandContext(ctx, all[0], all[1:]...)
 	cmd.Dir, cmd.Env = c.dir, append(os.Environ(), c.env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -70,9 +113,9 @@ func (c *compose) down() {
 }
 
 func TestComposeFileWorksAsItIsShipped(t *testing.T) {
+	t.Parallel()
 	c := newCompose(t)
 	c.run("config", "--quiet")
-	c.run("build")
 	defer func() {
 		if t.Failed() {
 			t.Log(c.run("logs"))
@@ -81,7 +124,7 @@ func TestComposeFileWorksAsItIsShipped(t *testing.T) {
 	c.run("up", "-d") // waits until the server, and then the engine, is healthy
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	run := c.approveOne(ctx, "nats")
+	run := c.approveOne(ctx, c.url("nats"))
 	c.run("exec", "-T", "engine", "/penstock", "status")
 
 	// Everything is there again after a restart of everything.
@@ -94,7 +137,7 @@ func TestComposeFileWorksAsItIsShipped(t *testing.T) {
 	}
 	c.run("up", "-d")
 	var view events.RunView
-	if _, err := c.connect("nats", "bot").Request(ctx, events.VerbGet, events.GetRun{Run: run}, &view); err != nil || view.Outcome != events.Succeeded {
+	if _, err := c.connect(c.url("nats"), "bot").Request(ctx, events.VerbGet, events.GetRun{Run: run}, &view); err != nil || view.Outcome != events.Succeeded {
 		t.Errorf("the run after a restart: %+v, %v", view, err)
 	}
 }
@@ -102,8 +145,8 @@ func TestComposeFileWorksAsItIsShipped(t *testing.T) {
 // TestComposeFileHasACluster starts three NATS servers, three engines and a
 // worker, and stops one of the servers and one of the engines.
 func TestComposeFileHasACluster(t *testing.T) {
+	t.Parallel()
 	c := newCompose(t)
-	c.run("build")
 	defer func() {
 		if t.Failed() {
 			t.Log(c.run("logs"))
@@ -112,33 +155,39 @@ func TestComposeFileHasACluster(t *testing.T) {
 	c.run("--profile", "cluster", "up", "-d", "cluster-worker") // and what it depends on
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	run := c.approveOne(ctx, "nats-1")
+	run := c.approveOne(ctx, c.url("nats-1"))
 	c.run("kill", "nats-1", "engine-1")
+	second := c.url("nats-2")
 	var view events.RunView
-	if _, err := c.connect("nats-2", "bot").Request(ctx, events.VerbGet, events.GetRun{Run: run}, &view); err != nil || view.Outcome != events.Succeeded {
+	if _, err := c.connect(second, "bot").Request(ctx, events.VerbGet, events.GetRun{Run: run}, &view); err != nil || view.Outcome != events.Succeeded {
 		t.Errorf("the run without a server and an engine: %+v, %v", view, err)
 	}
-	next := c.approveOne(ctx, "nats-2")
+	next := c.approveOne(ctx, second)
 	if next == run {
 		t.Error("the same run was approved again")
 	}
 }
 
+// url is where a NATS server is reached until it is started again.
+func (c *compose) url(nats string) string {
+	c.t.Helper()
+	return "nats://" + strings.TrimSpace(c.run("port", nats, "4222"))
+}
+
 // connect reaches a NATS server with one of the shipped credentials.
-func (c *compose) connect(nats, name string) *bus.Conn {
+func (c *compose) connect(url, name string) *bus.Conn {
 	c.t.Helper()
 	cred, err := bus.ReadCredential(filepath.Join(c.dir, "deployments", "compose", name+".json"))
 	require(c.t, err)
-	url := "nats://" + strings.TrimSpace(c.run("port", nats, "4222"))
 	return outsider(c.t, url, cred.Kind, cred.Name, cred.Password)
 }
 
 // approveOne publishes the shipped event, approves the run that it starts and
 // waits for its end.
-func (c *compose) approveOne(ctx context.Context, nats string) (run string) {
+func (c *compose) approveOne(ctx context.Context, url string) (run string) {
 	c.t.Helper()
 	t := c.t
-	bot := c.connect(nats, "bot")
+	bot := c.connect(url, "bot")
 	told := following(t, bot, events.ApprovalRequested, events.RunFinished)
 	next := func(typ string) (h events.Happening) {
 		for {
@@ -167,10 +216,10 @@ func (c *compose) approveOne(ctx context.Context, nats string) (run string) {
 		t.Fatal(err)
 	}
 	change.ID = randomName()
-	require(t, c.connect(nats, "ci").Publish(ctx, change))
+	require(t, c.connect(url, "ci").Publish(ctx, change))
 	request := next(events.ApprovalRequested)
 	decide := func(name string) error {
-		_, err := c.connect(nats, name).Request(ctx, events.VerbDecide, events.Decide{ID: name, Run: request.Run, Decision: events.Approve, Content: request.Content}, nil)
+		_, err := c.connect(url, name).Request(ctx, events.VerbDecide, events.Decide{ID: name, Run: request.Run, Decision: events.Approve, Content: request.Content}, nil)
 		return err
 	}
 	if decide("bot") == nil {
@@ -180,7 +229,7 @@ func (c *compose) approveOne(ctx context.Context, nats string) (run string) {
 		t.Fatal(err)
 	}
 	next(events.RunFinished)
-	waitForWorker(ctx, t, c.connect(nats, "admin"), []string{"notify", "scan"})
+	waitForWorker(ctx, t, c.connect(url, "admin"), []string{"notify", "scan"})
 	c.approved = append(c.approved, request.Run)
 	return request.Run
 }
@@ -204,26 +253,6 @@ func waitForWorker(ctx context.Context, t *testing.T, conn *bus.Conn, kinds []st
 		case <-tick.C:
 		case <-ctx.Done():
 			t.Fatalf("no worker for %v is there: %+v", kinds, info.Workers)
-		}
-	}
-}
-
-// copyTree copies files of the repository, so that a test may write beside them.
-func copyTree(t testing.TB, to string, paths ...string) {
-	t.Helper()
-	for _, path := range paths {
-		from, target := filepath.Join(repository(t), path), filepath.Join(to, path)
-		info, err := os.Stat(from)
-		if err == nil && info.IsDir() {
-			err = os.CopyFS(target, os.DirFS(from))
-		} else if err == nil {
-			var p []byte
-			if p, err = os.ReadFile(from); err == nil {
-				err = os.WriteFile(target, p, 0o644)
-			}
-		}
-		if err != nil {
-			t.Fatal(err)
 		}
 	}
 }

@@ -59,6 +59,7 @@ spec:
 `
 
 func TestEventBecomesAFinishedRunAcrossContainers(t *testing.T) {
+	t.Parallel()
 	cli := dockerClient(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()

@@ -52,7 +52,7 @@ func startSSHD(t *testing.T) *sshd {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	s := &sshd{address: freeLoopback(t), user: me.Username, key: filepath.Join(dir, "key"), hosts: filepath.Join(dir, "known_hosts")}
+	s := &sshd{address: freeAddress(t), user: me.Username, key: filepath.Join(dir, "key"), hosts: filepath.Join(dir, "known_hosts")}
 	for _, name := range []string{"key", "host"} {
 		output(t, dir, nil, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, name))
 	}
@@ -87,16 +87,6 @@ func startSSHD(t *testing.T) *sshd {
 	return nil
 }
 
-func freeLoopback(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func store(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -127,6 +117,7 @@ func commitDefinition(t *testing.T, dir, name string) string {
 }
 
 func TestDefinitionsComeFromARepositoryOverSSH(t *testing.T) {
+	t.Parallel()
 	ssh := startSSHD(t)
 	work, data := t.TempDir(), t.TempDir()
 	repository := filepath.Join(work, "release")

@@ -2,10 +2,13 @@ package integration_test
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -50,32 +53,46 @@ func output(t testing.TB, dir string, env []string, args ...string) string {
 
 // buildPenstock builds the binary once for all tests of this run, as it is
 // built for images.
-var buildPenstock = sync.OnceValues(func() (string, error) { return buildStatic("./cmd/penstock") })
+var buildPenstock = sync.OnceValues(func() (string, error) { return buildStatic("linux", "./cmd/penstock") })
 
 // buildNATS builds the NATS server of the version in go.mod.
-var buildNATS = sync.OnceValues(func() (string, error) { return buildStatic("github.com/nats-io/nats-server/v2") })
+var buildNATS = sync.OnceValues(func() (string, error) { return buildStatic("linux", "github.com/nats-io/nats-server/v2") })
 
-func buildStatic(pkg string) (string, error) {
-	dir, err := os.MkdirTemp("", "penstock-build-")
+// buildHere builds the binary for a host that is not what images are for.
+var buildHere = sync.OnceValues(func() (string, error) { return buildStatic(runtime.GOOS, "./cmd/penstock") })
+
+func buildStatic(system, pkg string) (string, error) {
+	dir, err := temporary()
 	if err != nil {
 		return "", err
 	}
-	builds.mu.Lock()
-	builds.dirs = append(builds.dirs, dir)
-	builds.mu.Unlock()
 	path := filepath.Join(dir, "binary")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-tags=timetzdata", "-o", path, pkg)
 	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", &buildError{pkg, string(out), err}
 	}
 	return path, nil
 }
 
-var builds struct {
-	mu   sync.Mutex
-	dirs []string
+// temporary makes a folder that is removed when all tests are over.
+func temporary() (string, error) {
+	dir, err := os.MkdirTemp("", "penstock-build-")
+	atTheEnd(func() { os.RemoveAll(dir) })
+	return dir, err
+}
+
+// atTheEnd has something done when all tests are over.
+func atTheEnd(do func()) {
+	end.mu.Lock()
+	defer end.mu.Unlock()
+	end.do = append(end.do, do)
+}
+
+var end struct {
+	mu sync.Mutex
+	do []func()
 }
 
 type buildError struct {
@@ -85,10 +102,16 @@ type buildError struct {
 
 func (e *buildError) Error() string { return "build " + e.pkg + ": " + e.err.Error() + "\n" + e.out }
 
+// TestMain lets more tests run at a time than there are processors: they wait
+// for processes and containers more than they compute.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if n := flag.Lookup("test.parallel"); n.Value.String() == n.DefValue {
+		_ = n.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))) // it is a number
+	}
 	code := m.Run()
-	for _, dir := range builds.dirs {
-		os.RemoveAll(dir)
+	for _, do := range end.do {
+		do()
 	}
 	os.Exit(code)
 }
@@ -96,7 +119,11 @@ func TestMain(m *testing.M) {
 // penstock is the path of a freshly built binary.
 func penstock(t testing.TB) string {
 	t.Helper()
-	path, err := buildPenstock()
+	build := buildPenstock
+	if runtime.GOOS != "linux" {
+		build = buildHere
+	}
+	path, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,9 +67,7 @@ func newDesk(t testing.TB, definitions string) *desk {
 	require(t, os.MkdirAll(bin, 0o755))
 	require(t, os.MkdirAll(folder, 0o755))
 	require(t, os.WriteFile(filepath.Join(folder, "checkout.yaml"), []byte(definitions), 0o644))
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "penstock"), "../cmd/penstock").CombinedOutput(); err != nil {
-		t.Fatalf("build penstock: %v\n%s", err, out)
-	}
+	require(t, os.Symlink(penstock(t), filepath.Join(bin, "penstock")))
 	d.env = append(os.Environ(), "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"), "PENSTOCK_DATA="+data,
 		"HOME="+d.dir, "XDG_CONFIG_HOME="+d.dir, "NATS_CONTEXT=", "NATS_URL=")
 
@@ -203,6 +201,7 @@ func (d *desk) publishUntil(lines <-chan string, wanted func(line string) bool) 
 }
 
 func TestTheNATSClientPublishesATriggerAndHearsTheNotification(t *testing.T) {
+	t.Parallel()
 	d := withNATS(t, block(t, "events.md", "yaml", 0))
 	d.types(block(t, "events.md", "sh nats", 0)) // the publisher's credential
 	heard := d.leaves(block(t, "events.md", "sh nats", 2))
@@ -227,6 +226,7 @@ func TestTheNATSClientPublishesATriggerAndHearsTheNotification(t *testing.T) {
 }
 
 func TestTheShellBotOfThePageApprovesAndItsRefusalsSayWhy(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("jq"); err != nil {
 		missing(t, "jq", "jq is not on PATH")
 	}
@@ -255,6 +255,7 @@ func TestTheShellBotOfThePageApprovesAndItsRefusalsSayWhy(t *testing.T) {
 }
 
 func TestThePublisherOfThePageMayDoNothingElse(t *testing.T) {
+	t.Parallel()
 	d := withNATS(t, block(t, "events.md", "yaml", 0))
 	d.types(block(t, "events.md", "sh nats", 0))
 	d.event(0)

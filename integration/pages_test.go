@@ -78,6 +78,7 @@ func main() {
 `
 
 func TestTheGoCodeOfThePagesPublishesFollowsAndApproves(t *testing.T) {
+	t.Parallel()
 	d := newDesk(t, block(t, "events.md", "yaml", 0))
 	source := strings.NewReplacer("BOT", block(t, "bots.md", "go", 0), "PUBLISH", block(t, "events.md", "go", 0),
 		"FOLLOW", block(t, "events.md", "go", 1)).Replace(program)

@@ -242,11 +242,14 @@ var _ io.Writer = (*tail)(nil)
 
 // freeAddress is an address on this host that stays free between two lives of
 // a server: below the ports that connections are given, and those that the
-// local deploy target gives to what it starts.
+// local deploy target gives to what it starts. No two tests get the same.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
 		addr := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(9500))
+		if _, given := addresses.LoadOrStore(addr, true); given {
+			continue
+		}
 		l, err := net.Listen("tcp", addr)
 		if err == nil {
 			l.Close()
@@ -256,6 +259,9 @@ func freeAddress(t testing.TB) string {
 	t.Fatal("no free port was found")
 	return ""
 }
+
+// addresses are those that were given.
+var addresses sync.Map
 
 // server is a data directory whose server is started and killed.
 type server struct {
