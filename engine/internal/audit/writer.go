@@ -45,6 +45,7 @@ type Options struct {
 type Writer struct {
 	o         Options
 	every     time.Duration // a group is stored at least so often
+	looks     time.Duration // and so often it is looked whether the log still ends as it was left
 	confirmed atomic.Uint64
 }
 
@@ -56,7 +57,7 @@ func NewWriter(o Options) *Writer {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Writer{o: o, every: time.Second}
+	return &Writer{o: o, every: time.Second, looks: lookEvery}
 }
 
 // Confirmed is the sequence of LOG up to which everything is in the audit log,
@@ -106,16 +107,21 @@ func (w *Writer) session(ctx context.Context) error {
 	defer stop(nil)
 	var work sync.WaitGroup
 	work.Go(func() {
-		tick := time.NewTicker(w.every)
+		tick, look := time.NewTicker(w.every), time.NewTicker(w.looks)
 		defer tick.Stop()
+		defer look.Stop()
 		for {
+			var err error
 			select {
 			case <-tick.C:
-				if err := g.flush(reading); err != nil {
-					stop(err)
-					return
-				}
+				err = g.flush(reading)
+			case <-look.C:
+				err = g.look(reading)
 			case <-reading.Done():
+				return
+			}
+			if err != nil {
+				stop(err)
 				return
 			}
 		}
@@ -293,6 +299,22 @@ func (g *group) store(ctx context.Context) error {
 	g.entries, g.size, g.missing, g.probes = g.entries[:0], 0, nil, nil
 	g.w.confirmed.Store(g.at.pos)
 	return nil
+}
+
+// lookEvery is how often it is looked whether the audit log still ends where it
+// was left, also while there is nothing to store: a power cut may have taken its
+// end, and then what was there is to be stored again.
+const lookEvery = 5 * time.Second
+
+func (g *group) look(ctx context.Context) error {
+	g.turn <- struct{}{}
+	defer func() { <-g.turn }()
+	last, err := g.w.o.Store.Last(ctx)
+	if err == nil && !g.broken && last.Seq != g.at.seq {
+		g.broken = true
+		return ErrBehind
+	}
+	return nil // whether the store answers, the next that is to be stored tells
 }
 
 // encode makes the messages of a group and the digest of the last.

@@ -87,7 +87,7 @@ func (l *logged) writer(name string) *Writer {
 		defer l.mu.Unlock()
 		l.stopped[vp] = err.Error()
 	}})
-	w.every = 5 * time.Millisecond
+	w.every, w.looks = 5*time.Millisecond, 20*time.Millisecond
 	return w
 }
 
@@ -360,6 +360,25 @@ func TestALostTailIsFoundAndWrittenDown(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A power cut takes the end of the audit log, while its writer lives on and
+// nothing is recorded any more: what was there is stored again.
+func TestTheEndOfTheAuditLogThatIsLostIsStoredAgain(t *testing.T) {
+	l := newLogged(t)
+	for i := range 20 {
+		l.add(fmt.Sprint("r", i))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	w := l.writer("a")
+	work.Go(func() { w.Run(ctx) })
+	l.await(func() bool { return l.position() == l.end() })
+	l.store.Change(func(msgs []Raw) []Raw { return msgs[:len(msgs)-1] })
+	l.await(func() bool { return l.position() == l.end() })
+	stop()
+	work.Wait()
+	l.same()
 }
 
 func TestNotesAreKeptInOrderAndNoneIsLostOnACleanStop(t *testing.T) {
