@@ -107,18 +107,18 @@ func (w *Writer) session(ctx context.Context) error {
 	defer stop(nil)
 	var work sync.WaitGroup
 	work.Go(func() {
-		tick, look := time.NewTicker(w.every), time.NewTicker(w.looks)
+		tick, looked := time.NewTicker(w.every), time.Now()
 		defer tick.Stop()
-		defer look.Stop()
 		for {
-			var err error
 			select {
 			case <-tick.C:
-				err = g.flush(reading)
-			case <-look.C:
-				err = g.look(reading)
 			case <-reading.Done():
 				return
+			}
+			err := g.flush(reading)
+			if err == nil && time.Since(looked) >= w.looks {
+				looked = time.Now()
+				err = g.look(reading)
 			}
 			if err != nil {
 				stop(err)
